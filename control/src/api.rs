@@ -1,0 +1,399 @@
+//! The agent's HTTP + JSON interface: the shapes both ends share.
+//!
+//! Served on a unix socket (default `/run/weft/weft.sock`, mode 0660). Network shapes and paths are those of
+//! Docker's Engine API (`/networks…`), with weft's additions at the end of each object; the rest is weft's own.
+//! Errors are `{"message": "…"}` with status 400 (bad request), 403 (refused), 404 (not found), 409 (exists),
+//! 500 (failed), 503 (cannot now, e.g. no address range reachable).
+//!
+//! | call | body → answer |
+//! |---|---|
+//! | `GET /networks`, `GET /networks/{id or name}` | → `Vec<Network>` (without `Containers`), `Network` |
+//! | `POST /networks/create` | [`NetworkCreate`] → 201 [`NetworkCreated`] |
+//! | `DELETE /networks/{id or name}` | → 204 |
+//! | `POST /networks/{id or name}/connect`, `…/disconnect` | [`Connect`] → [`Connected`], [`Disconnect`] → 200 |
+//! | `GET /sandboxes`, `GET /sandboxes/{name}` | → `Vec<Sandbox>`, `Sandbox` |
+//! | `POST /sandboxes/create`, `DELETE /sandboxes/{name}` | [`SandboxCreate`] → 201 [`Sandbox`], 204 |
+//! | `POST /sandboxes/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network namespace as `SCM_RIGHTS` |
+//! | `POST /sandboxes/adopt?name=N` | `Upgrade: weft-descriptor` → 101, the client sends one octet with a namespace descriptor; the agent answers one line of JSON ([`Sandbox`] or [`ErrorMessage`]) |
+//! | `GET /status`, `/peers`, `/stats`, `/networks/{id or name}/fdb` | → [`Status`], `Vec<Peer>`, [`Stats`], `Vec<FdbEntry>` |
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Header value of the descriptor-passing upgrade.
+pub const UPGRADE_DESCRIPTOR: &str = "weft-descriptor";
+
+/// Body of every error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorMessage {
+    /// What failed, why, and what to do.
+    pub message: String,
+}
+
+/// Request to make a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkCreate {
+    /// Name, unique in the cluster at creation.
+    pub name: String,
+    /// `overlay` is the one driver of this version; empty means the default.
+    pub driver: String,
+    /// Whether to add an IPv6 subnet where none is given.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// Subnets, ranges, gateways.
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    /// Driver options (`weft.vni`, `weft.static_vteps`, `weft.broadcast`, `com.docker.network.driver.mtu`).
+    pub options: BTreeMap<String, String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Accepted for Docker's sake; every weft network is attachable.
+    pub attachable: bool,
+    /// No way out of the network.
+    pub internal: bool,
+}
+
+/// Address management of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ipam {
+    /// Always `default`.
+    pub driver: String,
+    /// Unused; `null` in answers.
+    pub options: Option<BTreeMap<String, String>>,
+    /// One entry per subnet.
+    pub config: Vec<IpamConfig>,
+}
+
+/// One subnet; texts, so that a bad one is refused with Docker's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IpamConfig {
+    /// Prefix in CIDR form.
+    pub subnet: String,
+    /// Part of the subnet automatic addresses come from.
+    #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty")]
+    pub ip_range: String,
+    /// Reserved address of the gateway.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// Addresses kept for others, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary_addresses: BTreeMap<String, String>,
+}
+
+/// Answer to [`NetworkCreate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkCreated {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Something the user should know, or empty.
+    pub warning: String,
+}
+
+/// A network as `inspect` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Network {
+    /// Name, with `~` and four digits of the id where another network owns the plain name.
+    pub name: String,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// RFC 3339, UTC, nanoseconds.
+    pub created: String,
+    /// `swarm` in Docker's words for a network that spans hosts; weft says `global`.
+    pub scope: String,
+    /// `overlay`.
+    pub driver: String,
+    /// Has IPv4 subnets.
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: bool,
+    /// Has IPv6 subnets.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// Subnets, ranges, gateways.
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    /// No way out of the network.
+    pub internal: bool,
+    /// Always true.
+    pub attachable: bool,
+    /// Always false.
+    pub ingress: bool,
+    /// Driver options as given.
+    pub options: BTreeMap<String, String>,
+    /// Labels as given.
+    pub labels: BTreeMap<String, String>,
+    /// Nodes with an endpoint in it.
+    #[serde(default)]
+    pub peers: Vec<NetworkPeer>,
+    /// Every endpoint of the cluster in this network: sandbox id (local) or `ep-` and endpoint id (remote).
+    #[serde(default)]
+    pub containers: BTreeMap<String, NetworkEndpoint>,
+    /// VNI this node receives the network on.
+    #[serde(rename = "VNI")]
+    pub vni: u32,
+    /// Largest inner IP packet, octets.
+    #[serde(rename = "MTU")]
+    pub mtu: u16,
+    /// Address use on this node, per subnet.
+    #[serde(default)]
+    pub ranges: Vec<RangeUse>,
+}
+
+/// A node with an endpoint in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkPeer {
+    /// Node name.
+    pub name: String,
+    /// Underlay address.
+    #[serde(rename = "IP")]
+    pub ip: String,
+}
+
+/// An endpoint as `inspect` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkEndpoint {
+    /// Sandbox name.
+    pub name: String,
+    /// 64 hexadecimal digits.
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    /// Colon form.
+    pub mac_address: String,
+    /// CIDR form or empty.
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    /// CIDR form or empty.
+    #[serde(rename = "IPv6Address")]
+    pub ipv6_address: String,
+    /// Name of the node it is on.
+    pub node: String,
+}
+
+/// Address use of one subnet as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RangeUse {
+    /// The subnet.
+    pub subnet: String,
+    /// Addresses this node may hand out.
+    pub owned: u64,
+    /// Of those, in use or in quarantine here.
+    pub used: u64,
+}
+
+/// Request to attach a sandbox to a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Connect {
+    /// Sandbox name or id (`Container` as in Docker's API).
+    pub container: String,
+    /// Wishes for the endpoint.
+    pub endpoint_config: EndpointConfig,
+}
+
+/// Wishes for an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EndpointConfig {
+    /// Fixed addresses.
+    #[serde(rename = "IPAMConfig")]
+    pub ipam_config: EndpointIpamConfig,
+    /// Fixed MAC, or empty.
+    pub mac_address: String,
+    /// Further names of the endpoint.
+    pub aliases: Vec<String>,
+}
+
+/// Fixed addresses of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct EndpointIpamConfig {
+    /// `--ip`.
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: Option<Ipv4Addr>,
+    /// `--ip6`.
+    #[serde(rename = "IPv6Address")]
+    pub ipv6_address: Option<Ipv6Addr>,
+}
+
+/// What an attachment got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Connected {
+    /// 64 hexadecimal digits.
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    /// Name of the interface in the sandbox.
+    pub interface: String,
+    /// Colon form.
+    pub mac_address: String,
+    /// Addresses in CIDR form.
+    pub addresses: Vec<String>,
+}
+
+/// Request to detach a sandbox from a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Disconnect {
+    /// Sandbox name or id.
+    pub container: String,
+    /// Accepted for Docker's sake.
+    pub force: bool,
+}
+
+/// Request to make a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SandboxCreate {
+    /// Unique on this node; the agent makes one up when empty.
+    pub name: String,
+    /// Gone when the process at the other end of the socket (`SO_PEERCRED`) ends.
+    pub ephemeral: bool,
+}
+
+/// A network namespace that holds endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Sandbox {
+    /// Unique on this node.
+    pub name: String,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// Path of the namespace in the agent's mount namespace.
+    pub namespace: String,
+    /// Whether it goes with the process that made it.
+    pub ephemeral: bool,
+    /// Whether weft made the namespace; adopted ones are only let go.
+    pub adopted: bool,
+    /// Endpoints by network name.
+    pub networks: BTreeMap<String, SandboxEndpoint>,
+}
+
+/// A sandbox's end of one attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SandboxEndpoint {
+    /// 64 hexadecimal digits.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// 64 hexadecimal digits.
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    /// Interface name in the sandbox.
+    pub interface: String,
+    /// Colon form.
+    pub mac_address: String,
+    /// Address without prefix, or empty.
+    #[serde(rename = "IPAddress")]
+    pub ip_address: String,
+    /// Prefix length of it.
+    #[serde(rename = "IPPrefixLen")]
+    pub ip_prefix_len: u8,
+    /// Address without prefix, or empty.
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    /// Prefix length of it.
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
+}
+
+/// The agent at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// This node's id, 32 hexadecimal digits.
+    pub node_id: String,
+    /// This node's name.
+    pub node: String,
+    /// Underlay address others reach it by.
+    pub advertise: IpAddr,
+    /// UDP port of the dataplane.
+    pub data_port: u16,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// Packet workers.
+    pub workers: usize,
+    /// Seconds since the agent started.
+    pub uptime_seconds: u64,
+    /// Times this node's agent has started.
+    pub boot_epoch: u64,
+    /// Members alive, this node included.
+    pub members_alive: usize,
+    /// Members dead and not yet forgotten.
+    pub members_dead: usize,
+    /// Networks known.
+    pub networks: usize,
+    /// Endpoints on this node.
+    pub endpoints_local: usize,
+    /// Endpoints on other nodes.
+    pub endpoints_remote: usize,
+    /// Things an operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// Another node, or this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Peer {
+    /// Node name.
+    pub name: String,
+    /// 32 hexadecimal digits.
+    pub node_id: String,
+    /// Underlay address and gossip port.
+    pub address: SocketAddr,
+    /// UDP port of the dataplane.
+    pub data_port: u16,
+    /// `alive`, `suspect`, `dead` or `left`.
+    pub state: String,
+    /// Whether this is the node that answers.
+    pub this_node: bool,
+    /// Endpoints it has.
+    pub endpoints: usize,
+    /// Version of its record table as seen here.
+    pub version: u64,
+}
+
+/// One row of a network's FDB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FdbEntry {
+    /// Colon form.
+    pub mac: String,
+    /// Addresses answered for by ARP and ND.
+    pub ips: Vec<IpAddr>,
+    /// Where frames go; absent for local endpoints.
+    pub vtep: Option<SocketAddr>,
+    /// VNI used towards that VTEP.
+    #[serde(rename = "VNI")]
+    pub vni: u32,
+    /// Node name, or empty for a static VTEP.
+    pub node: String,
+    /// Sandbox name, or empty where learned.
+    pub endpoint: String,
+    /// `local`, `remote`, `suspended` or `learned`.
+    pub state: String,
+}
+
+/// Counters since the agent started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+pub struct Stats {
+    /// Packet path, by counter name.
+    pub dataplane: BTreeMap<String, u64>,
+    /// Drops of the packet path, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Gossip, by counter name.
+    pub gossip: BTreeMap<String, u64>,
+}

@@ -1,0 +1,12 @@
+//! Decides who is where: members, networks, endpoints, addresses.
+//!
+//! Everything outside [`io`] is pure: no socket, no clock, no global randomness; `now`, a seeded generator and
+//! storage are arguments, output is drained with `poll_*`. A thousand nodes run in one process under a virtual
+//! clock.
+
+pub mod api;
+pub mod model;
+pub mod storage;
+
+#[cfg(feature = "io")]
+pub mod io;

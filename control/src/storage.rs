@@ -1,0 +1,77 @@
+//! The port to durable state: small tables of bytes, written in atomic, fsynced batches.
+
+/// A table of the node's state file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Identity, boot epoch, schema version.
+    Node,
+    /// Definitions of networks, of whoever made them.
+    Networks,
+    /// Removed networks.
+    Removed,
+    /// Who owns which address ranges.
+    Ranges,
+    /// Endpoints of this node and their leases.
+    Endpoints,
+    /// Addresses that rest before they are handed out again.
+    Quarantine,
+    /// Sandboxes of this node.
+    Sandboxes,
+    /// Addresses of members seen before.
+    Peers,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 8] = [
+        Self::Node,
+        Self::Networks,
+        Self::Removed,
+        Self::Ranges,
+        Self::Endpoints,
+        Self::Quarantine,
+        Self::Sandboxes,
+        Self::Peers,
+    ];
+}
+
+/// One row to put, or with no value to delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Where.
+    pub table: Table,
+    /// Key, at most 256 octets.
+    pub key: Vec<u8>,
+    /// New value, or `None` to delete the row.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A row as it lies in a table.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// State could not be read or made durable; nothing of the batch was written.
+#[derive(Debug, thiserror::Error)]
+#[error("state at {step}: {reason}")]
+pub struct StorageError {
+    /// The step that was being made durable.
+    pub step: &'static str,
+    /// What the file system or the store said.
+    pub reason: String,
+}
+
+/// Durable state.
+pub trait Storage: Send + Sync {
+    /// Writes all of `writes` or none, and returns only once they survive a power cut.
+    ///
+    /// `step` names the promise being made; tests kill the agent before and after each.
+    ///
+    /// # Errors
+    /// The medium's fault (full, read-only, broken); no row has changed.
+    fn commit(&self, step: &'static str, writes: &[Write]) -> Result<(), StorageError>;
+
+    /// Every row of `table`, in key order.
+    ///
+    /// # Errors
+    /// The medium's fault.
+    fn load(&self, table: Table) -> Result<Vec<Row>, StorageError>;
+}

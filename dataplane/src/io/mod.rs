@@ -1,0 +1,1 @@
+//! The only place of the crate with descriptors, threads and clocks.

@@ -1,0 +1,1 @@
+//! Counters: every drop has exactly one reason and every reason one counter.
