@@ -1,0 +1,47 @@
+# Two commands show and prove weft: `make demo` and `make test`. Both set up what they need from Debian's
+# packages and want root for namespaces, TAP devices and nftables.
+SHELL := /bin/bash
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
+
+.PHONY: help demo test bench lint fmt deny build setup-demo setup-test setup-bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: setup-demo ## three hosts, one network across them, traffic, a host lost and found
+	cargo build --release --locked
+	$(ROOT) target/release/weft demo
+
+test: setup-test ## every test: units, properties, simulation, namespaces, Docker
+	$(ROOT) cargo test --workspace --locked --no-fail-fast
+
+bench: setup-bench ## weft beside the kernel's VXLAN, then micro-benchmarks
+	$(ROOT) cargo bench --locked -p weft
+	cargo bench --locked -p weft-dataplane
+
+lint: deny ## format, clippy, docs, purity of the cores, dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	.ci/purity
+
+deny: ## licences, sources and bans of everything linked
+	.ci/deny
+
+fmt: ## format the tree
+	cargo fmt --all
+
+build: ## the binary, optimised: target/release/weft
+	cargo build --release --locked
+
+setup-demo:
+	@.ci/setup build
+
+setup-test:
+	@.ci/setup build test
+
+setup-bench:
+	@.ci/setup build bench
+
+clean: ## remove what builds made
+	cargo clean
