@@ -1,0 +1,141 @@
+//! The agent: one loop that owns the cluster's state, and the edges that feed it.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
+
+use crate::model::{Name, NodeId};
+
+/// UDP and TCP port of gossip where none is given, as Docker Swarm's.
+pub const DEFAULT_GOSSIP_PORT: u16 = 7946;
+/// UDP port of the dataplane where none is given (RFC 7348 §8).
+pub const DEFAULT_DATA_PORT: u16 = 4789;
+
+/// Underlay address others reach this node by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Advertise {
+    /// The address of the default route's interface, or else the only global address of the host.
+    #[default]
+    Default,
+    /// This address; it must be one of the host's.
+    Address(IpAddr),
+    /// Whatever address this interface has, followed when it changes.
+    Interface(String),
+}
+
+impl FromStr for Advertise {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.parse() {
+            Ok(address) => Self::Address(address),
+            Err(_) if text.is_empty() => Self::Default,
+            Err(_) => Self::Interface(text.to_owned()),
+        })
+    }
+}
+
+/// Everything an agent is started with.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Name of this node, for people; its identity is a key in the state directory.
+    pub name: Name,
+    /// Underlay address others reach this node by.
+    pub advertise: Advertise,
+    /// The cluster's key; absent, the one in `state_dir/cluster.key`, made there if it is not.
+    pub cluster_key: Option<Zeroizing<[u8; 32]>>,
+    /// Members to join by: `HOST` or `HOST:PORT`, names resolved and retried for as long as the agent runs.
+    pub join: Vec<String>,
+    /// UDP port of the dataplane.
+    pub data_port: u16,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// Durable state, mode 0700, of one agent only.
+    pub state_dir: PathBuf,
+    /// Socket and pinned namespaces, mode 0750, of one agent only.
+    pub run_dir: PathBuf,
+    /// The API's socket; absent, `run_dir/weft.sock`.
+    pub socket: Option<PathBuf>,
+    /// Packet workers, each with a queue pair and a thread of its own.
+    pub workers: NonZeroUsize,
+    /// Whether stopping also removes sandboxes, hidden namespaces and pins. Otherwise they stay for the next start:
+    /// local traffic goes on, and cross-host traffic resumes with it.
+    pub teardown_on_stop: bool,
+}
+
+/// What a started agent tells its operator.
+#[derive(Debug, Clone)]
+pub struct ReadyReport {
+    /// Name of this node.
+    pub name: Name,
+    /// This node's id.
+    pub node_id: NodeId,
+    /// Underlay address in use.
+    pub advertise: IpAddr,
+    /// UDP port of the dataplane.
+    pub data_port: u16,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// The key file the agent made or found in its state directory, if it was given no key: other hosts need a copy.
+    pub own_key: Option<PathBuf>,
+}
+
+/// Why an agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another agent uses the directory.
+    #[error("{path} is in use by another agent{}", holder(.pid))]
+    DirectoryHeld {
+        /// The directory.
+        path: PathBuf,
+        /// Process that holds it, where it can be told.
+        pid: Option<u32>,
+    },
+    /// Another process has the port.
+    #[error("port {port} is in use{}", holder(.pid))]
+    PortHeld {
+        /// UDP or TCP port.
+        port: u16,
+        /// Process that holds it, where it can be told.
+        pid: Option<u32>,
+    },
+    /// No usable underlay address.
+    #[error("{0}")]
+    Advertise(String),
+    /// A file, directory, socket or thread could not be had.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was attempted.
+        attempt: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else at start; the text names it.
+    #[error("{0}")]
+    Start(String),
+}
+
+fn holder(pid: &Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+/// Runs an agent in the calling thread's network namespace until `stop` resolves; `ready` is called once it serves.
+///
+/// # Errors
+/// What keeps it from starting, with who is at fault; what it made until then is undone.
+pub async fn run(
+    config: AgentConfig,
+    ready: impl FnOnce(&ReadyReport),
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let _ = (config, ready, stop);
+    Err(AgentError::Start("the agent is not built in".into()))
+}

@@ -1,0 +1,474 @@
+//! Links, addresses and bridge ports by rtnetlink; the only file that knows the netlink crates.
+//!
+//! A [`Links`] speaks to one network namespace, whichever thread uses it: a netlink socket stays in the namespace
+//! it was opened in. Names of links are passed as text and must fit the kernel's 15 octets.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::link::{
+    BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
+use tokio::task::JoinHandle;
+use weft_dataplane::wire::MacAddr;
+
+use super::namespace::{Namespace, NamespaceError};
+
+/// What was asked of the kernel's network, and its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt}")]
+pub struct NetlinkError {
+    attempt: String,
+    #[source]
+    source: io::Error,
+}
+
+impl NetlinkError {
+    /// Whether the link or address simply is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        // ENODEV for links, EADDRNOTAVAIL for addresses, ENOENT for FDB rows, ESRCH for routes.
+        let code = self.source.raw_os_error().and_then(|code| i32::try_from(code).ok());
+        code.is_some_and(|code| [19, 99, 2, 3].contains(&code))
+    }
+
+    /// Whether it exists already.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
+    }
+}
+
+impl From<NamespaceError> for NetlinkError {
+    fn from(fault: NamespaceError) -> Self {
+        Self { attempt: "open a netlink socket".into(), source: io::Error::other(fault) }
+    }
+}
+
+type Result<T> = std::result::Result<T, NetlinkError>;
+
+/// Turns the crate's error into "cannot {attempt}" with the kernel's own code as the cause.
+fn failed(attempt: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
+    move |fault| {
+        let source = match &fault {
+            rtnetlink::Error::NetlinkError(message) => io::Error::from_raw_os_error(message.raw_code().abs()),
+            other => io::Error::other(other.to_string()),
+        };
+        NetlinkError { attempt: attempt.into(), source }
+    }
+}
+
+/// One link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Number of the link in its namespace.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address; zero where the link has none.
+    pub mac: MacAddr,
+    /// Octets.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// `veth`, `bridge`, `tun`, …; empty for loopback and hardware.
+    pub kind: String,
+    /// Index of the bridge the link is a port of.
+    pub controller: Option<u32>,
+}
+
+/// Options of a bridge port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortOptions {
+    /// Learns source addresses.
+    pub learning: bool,
+    /// Gets unicast frames for unknown addresses.
+    pub flood: bool,
+}
+
+/// A veth pair to be made: `name` here, `peer` in another namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Veth<'a> {
+    /// Name of the near end.
+    pub name: &'a str,
+    /// Name of the far end.
+    pub peer: &'a str,
+    /// Namespace of the far end.
+    pub namespace: &'a Namespace,
+    /// Address of the far end; the kernel picks one if absent.
+    pub mac: Option<MacAddr>,
+    /// Of both ends, octets.
+    pub mtu: u32,
+}
+
+/// A netlink connection to one network namespace. Needs a tokio runtime.
+#[derive(Debug)]
+pub struct Links {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Links {
+    /// Opens a connection to `namespace` and serves it on the current runtime.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the socket not opened.
+    pub fn open(namespace: &Namespace) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let opened = namespace.run(|| {
+            let _context = runtime.enter();
+            rtnetlink::new_connection()
+        })?;
+        let attempt = "open a netlink socket".to_owned();
+        let (connection, handle, _) = opened.map_err(|source| NetlinkError { attempt, source })?;
+        Ok(Self { handle, connection: runtime.spawn(connection) })
+    }
+
+    /// Every link of the namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn list(&self) -> Result<Vec<Link>> {
+        let messages: Vec<_> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list links"))?;
+        Ok(messages.into_iter().map(link).collect())
+    }
+
+    /// The link `name`, if there is one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn find(&self, name: &str) -> Result<Option<Link>> {
+        let found = self.handle.link().get().match_name(name).execute().try_next().await;
+        match found.map_err(failed(format!("look up link {name}"))) {
+            Err(fault) if fault.is_missing() => Ok(None),
+            other => Ok(other?.map(link)),
+        }
+    }
+
+    async fn index(&self, name: &str) -> Result<u32> {
+        let missing = || NetlinkError {
+            attempt: format!("find link {name}"),
+            source: io::Error::from_raw_os_error(19),
+        };
+        Ok(self.find(name).await?.ok_or_else(missing)?.index)
+    }
+
+    /// Makes a bridge, down: no spanning tree, no multicast snooping, no netfilter.
+    ///
+    /// # Errors
+    /// The name is taken, or the kernel has no bridges.
+    pub async fn add_bridge(&self, name: &str) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkBridge>::new(name)
+            .stp_state(BridgeStpState::Disabled)
+            .mcast_snooping(false)
+            .build();
+        self.handle.link().add(message).execute().await.map_err(failed(format!("make bridge {name}")))
+    }
+
+    /// Makes a veth pair across two namespaces, both ends down.
+    ///
+    /// # Errors
+    /// A name is taken at either end; nothing was made.
+    pub async fn add_veth(&self, veth: Veth<'_>) -> Result<()> {
+        let mut far = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(veth.peer)
+            .mtu(veth.mtu)
+            .setns_by_fd(veth.namespace.as_fd().as_raw_fd());
+        if let Some(mac) = veth.mac {
+            far = far.address(mac.0.to_vec());
+        }
+        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(veth.name)
+            .mtu(veth.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far.build())))
+            .build();
+        let attempt = format!("make veth pair {} – {}", veth.name, veth.peer);
+        self.handle.link().add(message).execute().await.map_err(failed(attempt))
+    }
+
+    /// Removes the link `name` (and, of a veth pair, its other end). No such link is no error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        let Some(link) = self.find(name).await? else { return Ok(()) };
+        match self
+            .handle
+            .link()
+            .del(link.index)
+            .execute()
+            .await
+            .map_err(failed(format!("delete link {name}")))
+        {
+            Err(fault) if fault.is_missing() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Sets the link up.
+    ///
+    /// # Errors
+    /// No such link.
+    pub async fn set_up(&self, name: &str) -> Result<()> {
+        self.change(name, format!("set {name} up"), LinkMessageBuilder::up).await
+    }
+
+    /// Sets the link down.
+    ///
+    /// # Errors
+    /// No such link.
+    pub async fn set_down(&self, name: &str) -> Result<()> {
+        self.change(name, format!("set {name} down"), LinkMessageBuilder::down).await
+    }
+
+    /// Sets the largest packet, octets.
+    ///
+    /// # Errors
+    /// No such link, or the kernel refuses the size.
+    pub async fn set_mtu(&self, name: &str, mtu: u32) -> Result<()> {
+        self.change(name, format!("set MTU {mtu} on {name}"), |link| link.mtu(mtu)).await
+    }
+
+    /// Sets the Ethernet address.
+    ///
+    /// # Errors
+    /// No such link, or the kernel refuses the address.
+    pub async fn set_mac(&self, name: &str, mac: MacAddr) -> Result<()> {
+        self.change(name, format!("set address {mac} on {name}"), |link| link.address(mac.0.to_vec())).await
+    }
+
+    /// Sets the largest super-frame handed to the link, octets.
+    ///
+    /// # Errors
+    /// No such link, or the kernel refuses the size.
+    pub async fn set_gso_max_size(&self, name: &str, octets: u32) -> Result<()> {
+        let attempt = format!("set gso_max_size {octets} on {name}");
+        self.change(name, attempt, |link| link.append_extra_attribute(LinkAttribute::GsoMaxSize(octets)))
+            .await
+    }
+
+    /// Gives the link, which must be down, another name.
+    ///
+    /// # Errors
+    /// No such link, or the name is taken.
+    pub async fn rename(&self, name: &str, to: &str) -> Result<()> {
+        self.change(name, format!("rename {name} to {to}"), |link| link.name(to)).await
+    }
+
+    /// Moves the link into another namespace.
+    ///
+    /// # Errors
+    /// No such link, or its name is taken there.
+    pub async fn move_to(&self, name: &str, namespace: &Namespace) -> Result<()> {
+        let descriptor = namespace.as_fd().as_raw_fd();
+        self.change(name, format!("move {name} to another namespace"), |link| link.setns_by_fd(descriptor))
+            .await
+    }
+
+    /// Makes `name` a port of the bridge `bridge`.
+    ///
+    /// # Errors
+    /// No such link or bridge.
+    pub async fn enslave(&self, name: &str, bridge: &str, options: PortOptions) -> Result<()> {
+        let controller = self.index(bridge).await?;
+        let attempt = format!("add {name} to bridge {bridge}");
+        self.change(name, attempt.clone(), |link| link.controller(controller)).await?;
+        let port = LinkBridgePort::new(self.index(name).await?)
+            .learning(options.learning)
+            .flood(options.flood)
+            .build();
+        self.handle.link().set_port(port).execute().await.map_err(failed(attempt))
+    }
+
+    /// Pins `mac` to the bridge port `port`; an entry that is there already is replaced.
+    ///
+    /// # Errors
+    /// No such port.
+    pub async fn add_static_fdb(&self, port: &str, mac: MacAddr) -> Result<()> {
+        let index = self.index(port).await?;
+        // NUD_NOARP is bridge(8)'s "static"; NUD_PERMANENT would mean an address of the bridge itself.
+        let request = self.handle.neighbours().add_bridge(index, &mac.0);
+        let request = request.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
+        request.execute().await.map_err(failed(format!("pin {mac} to bridge port {port}")))
+    }
+
+    /// Adds an address that nobody else has: IPv6 is usable at once, without duplicate detection.
+    ///
+    /// # Errors
+    /// No such link, or it has the address already.
+    pub async fn add_address(&self, name: &str, address: IpNet) -> Result<()> {
+        let index = self.index(name).await?;
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await.map_err(failed(format!("add address {address} to {name}")))
+    }
+
+    /// Removes an address. No such address is no error.
+    ///
+    /// # Errors
+    /// No such link.
+    pub async fn delete_address(&self, name: &str, address: IpNet) -> Result<()> {
+        let index = self.index(name).await?;
+        let attempt = format!("remove address {address} from {name}");
+        let request = self.handle.address().get().set_link_index_filter(index).execute();
+        let present: Vec<_> = request.try_collect().await.map_err(failed(attempt.clone()))?;
+        for message in present {
+            if address_of(&message.attributes).map(|ip| (ip, message.header.prefix_len))
+                == Some((address.addr(), address.prefix_len()))
+            {
+                self.handle.address().del(message).execute().await.map_err(failed(attempt.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses of the link `name`, link-local ones included.
+    ///
+    /// # Errors
+    /// No such link.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<IpNet>> {
+        let index = self.index(name).await?;
+        let request = self.handle.address().get().set_link_index_filter(index).execute();
+        let found: Vec<_> =
+            request.try_collect().await.map_err(failed(format!("list addresses of {name}")))?;
+        let net = |message: &netlink_packet_route::address::AddressMessage| {
+            IpNet::new(address_of(&message.attributes)?, message.header.prefix_len).ok()
+        };
+        Ok(found.iter().filter_map(net).collect())
+    }
+
+    /// Adds a route to `to` by way of the neighbour `via`.
+    ///
+    /// # Errors
+    /// `via` is not reachable, or the route exists.
+    pub async fn add_route(&self, to: IpNet, via: IpAddr) -> Result<()> {
+        let mut route = RouteMessageBuilder::<IpAddr>::new();
+        let wrong = |fault| NetlinkError {
+            attempt: format!("route {to} via {via}"),
+            source: io::Error::other(fault),
+        };
+        route = route.destination_prefix(to.addr(), to.prefix_len()).map_err(wrong)?;
+        route = route.gateway(via).map_err(wrong)?;
+        self.handle
+            .route()
+            .add(route.build())
+            .execute()
+            .await
+            .map_err(failed(format!("route {to} via {via}")))
+    }
+
+    /// Name of the link the default route leaves by, IPv4's before IPv6's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn default_route_link(&self) -> Result<Option<String>> {
+        for message in [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), v6_routes()] {
+            let routes: Vec<_> = self
+                .handle
+                .route()
+                .get(message)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed("list routes"))?;
+            let by_metric =
+                routes.iter().filter(|r| r.header.destination_prefix_length == 0).filter_map(|route| {
+                    let metric = route.attributes.iter().find_map(|a| match a {
+                        RouteAttribute::Priority(metric) => Some(*metric),
+                        _ => None,
+                    });
+                    let index = route.attributes.iter().find_map(|a| match a {
+                        RouteAttribute::Oif(index) => Some(*index),
+                        _ => None,
+                    });
+                    let elsewhere =
+                        |a: &RouteAttribute| matches!(a, RouteAttribute::Destination(RouteAddress::Other(_)));
+                    (!route.attributes.iter().any(elsewhere)).then_some((metric.unwrap_or(0), index?))
+                });
+            if let Some((_, index)) = by_metric.min() {
+                return Ok(self
+                    .list()
+                    .await?
+                    .into_iter()
+                    .find(|link| link.index == index)
+                    .map(|link| link.name));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn change(
+        &self,
+        name: &str,
+        attempt: String,
+        set: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
+    ) -> Result<()> {
+        let message = set(LinkUnspec::new_with_index(self.index(name).await?)).build();
+        self.handle.link().change(message).execute().await.map_err(failed(attempt))
+    }
+}
+
+fn v6_routes() -> netlink_packet_route::route::RouteMessage {
+    RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()
+}
+
+/// The interface's own address: `Local` where the link is point-to-point, else `Address`.
+fn address_of(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    local.or_else(|| {
+        attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })
+}
+
+fn link(message: LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: MacAddr::default(),
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        kind: String::new(),
+        controller: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(octets) => link.mac = octets.try_into().map(MacAddr).unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
+            LinkAttribute::LinkInfo(infos) => {
+                let kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+                link.kind = kind.unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    link
+}
