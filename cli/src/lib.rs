@@ -1,1 +1,50 @@
-//! x
+//! The `weft` program: parse, call, print.
+//!
+//! Two programs in one binary. `weft agent` puts a host into the cluster: it composes the configuration and
+//! runs `weft_control`'s agent. Every other verb is a client of that agent's unix socket. `weft demo` starts
+//! several of both in namespaces of one machine.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Verb};
+use client::Client;
+use failure::Outcome;
+use output::Screen;
+
+mod args;
+mod client;
+mod failure;
+mod filter;
+mod ipam;
+mod output;
+mod process;
+mod sys;
+mod verbs;
+
+/// Parses the command line, does what it says, and tells the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut screen = Screen::terminal();
+    match perform(&cli, &mut screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(&mut screen),
+    }
+}
+
+fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
+    let client = || Client::new(&cli.socket);
+    match &cli.verb {
+        Verb::Agent(_) | Verb::Keygen | Verb::Demo(_) | Verb::Traffic(_) => Ok(()),
+        Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),
+        Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),
+        Verb::Run(args) => verbs::sandbox::run(args, &client()?, screen),
+        Verb::Exec(args) => verbs::sandbox::exec(args, client()?),
+        Verb::Status(args) => verbs::node::status(args, &client()?, screen),
+        Verb::Peers(args) => verbs::node::peers(args, &client()?, screen),
+        Verb::Fdb(args) => verbs::node::fdb(args, &client()?, screen),
+        Verb::Stats(args) => verbs::node::stats(args, &client()?, screen),
+    }
+}

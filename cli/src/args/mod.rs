@@ -1,0 +1,127 @@
+//! The argument tree: every verb, its flags, and the words a newcomer reads in `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+mod agent;
+mod network;
+mod sandbox;
+mod traffic;
+mod value;
+
+pub(crate) use agent::AgentArgs;
+pub(crate) use network::{
+    ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, RemoveArgs,
+};
+pub(crate) use sandbox::{ExecArgs, RunArgs, SandboxVerb};
+pub(crate) use traffic::{PingPongArgs, SendArgs, SinkArgs, TrafficVerb, UdpSendArgs};
+pub(crate) use value::{KeyValue, Target};
+
+/// Where clients look for the agent.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/weft/weft.sock";
+
+/// Joins containers, namespaces and virtual machines on several hosts into virtual Ethernet networks.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    disable_help_subcommand = true,
+    after_help = "\
+First steps, on one machine:
+  weft demo                                      three hosts in namespaces, one network, real traffic
+
+On two hosts (as root):
+  a# weft keygen > cluster.key                   then copy the file to the other host
+  a# weft agent --cluster-key cluster.key
+  b# weft agent --cluster-key cluster.key --join a
+  a# weft network create blue
+  a# weft run --name web --network blue -- CMD   CMD in a sandbox with an address in 'blue'
+  b# weft run --network blue -- ping WEB'S-ADDRESS
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no agent answers; 'run' and 'exec' pass on that of CMD."
+)]
+pub(crate) struct Cli {
+    /// Unix socket of the agent to speak to
+    #[arg(long, global = true, env = "WEFT_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run this host's agent in the foreground
+    Agent(Box<AgentArgs>),
+    /// Print a new cluster key, the secret that all hosts of a cluster share
+    #[command(after_help = "Example:\n  weft keygen > cluster.key && chmod 600 cluster.key")]
+    Keygen,
+    /// Make, list, inspect and remove networks; attach sandboxes to them
+    #[command(subcommand)]
+    Network(NetworkVerb),
+    /// Make, list, inspect and remove sandboxes (network namespaces); run commands in them
+    #[command(subcommand)]
+    Sandbox(SandboxVerb),
+    /// Run a command in a sandbox of its own, attached to a network; both go when it ends
+    Run(RunArgs),
+    /// Run a command in an existing sandbox (short for 'sandbox exec')
+    Exec(ExecArgs),
+    /// Show the agent at a glance
+    Status(ReadArgs),
+    /// List the hosts of the cluster and whether they are alive
+    Peers(ReadArgs),
+    /// Show which MAC and IP addresses of a network are where
+    Fdb(FdbArgs),
+    /// Show counters, and drops by reason
+    Stats(StatsArgs),
+    /// Show what weft does: several hosts in namespaces on this machine, one network, real traffic (as root)
+    Demo(DemoArgs),
+    /// Make and measure traffic (used by the demo and the benchmarks)
+    #[command(subcommand, hide = true)]
+    Traffic(TrafficVerb),
+}
+
+/// Flags of every verb that only shows something.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `weft fdb`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FdbArgs {
+    /// Name or id of a network
+    pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// Arguments of `weft stats`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatsArgs {
+    /// Also the counters that are zero
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// Arguments of `weft demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// How many hosts to make
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+    pub(crate) hosts: u8,
+    /// Leave it running at the end, and print what to try and how to end it
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// End what 'weft demo --keep' left running
+    #[arg(long, conflicts_with_all = ["keep", "hosts"])]
+    pub(crate) clean: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Runs a command in a network namespace: its signals are ours, its exit status is ours, and it dies with us.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
+
+use anyhow::Context;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::args::KeyValue;
+use crate::failure::{Failure, Outcome};
+use crate::sys;
+
+/// Signals that are passed on to the command.
+const FORWARDED: [Signal; 8] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCONT,
+];
+/// `si_code` of a signal the kernel made, as a terminal's Ctrl-C (`SI_KERNEL`, asm-generic/siginfo.h).
+const FROM_KERNEL: i32 = 0x80;
+/// A command that was not found, as shells report it.
+const NOT_FOUND: u8 = 127;
+/// A command that can't be executed, as shells report it.
+const NOT_EXECUTABLE: u8 = 126;
+
+/// A command to run.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    /// Program and arguments; never empty.
+    pub(crate) command: &'a [OsString],
+    /// Variables on top of our own.
+    pub(crate) env: &'a [KeyValue],
+}
+
+/// Signals held back for as long as this lives, so that none gets lost while a command is prepared.
+///
+/// Make it while the process has one thread: threads made later inherit the mask.
+pub(crate) struct Signals {
+    source: SignalFd,
+    previous: SigSet,
+}
+
+impl Signals {
+    /// Holds back what [`Job`]s are to get, and the end of children.
+    pub(crate) fn hold() -> io::Result<Self> {
+        let mut held: SigSet = FORWARDED.into_iter().collect();
+        held.add(Signal::SIGCHLD);
+        let mut previous = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut previous))?;
+        Ok(Self { source: SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC)?, previous })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Fails only for a wrong argument.
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.previous), None);
+    }
+}
+
+/// Runs a command in a namespace and waits for it; the calling thread is back in its own namespace afterwards.
+///
+/// # Errors
+/// [`Failure::Exit`] with the command's status (128 + n for signal n) where that is not zero.
+pub(crate) fn run_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Outcome {
+    let home = File::open("/proc/thread-self/ns/net").context("open our own network namespace")?;
+    setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).context("enter the sandbox (this needs root)")?;
+    drop(namespace);
+    let child = spawn(job, signals);
+    // Back at once: only the child holds the sandbox's namespace, so that it ends with its command.
+    setns(home.as_fd(), CloneFlags::CLONE_NEWNET).context("leave the sandbox")?;
+    match exit_status(wait(&mut child?, signals)?) {
+        0 => Ok(()),
+        status => Err(Failure::Exit(status)),
+    }
+}
+
+fn spawn(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
+    let Some((program, arguments)) = job.command.split_first() else {
+        return Err(Failure::Usage("no command given".to_owned()));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).envs(job.env.iter().map(|pair| (&pair.key, &pair.value)));
+    sys::bind_to_parent(&mut command, Pid::this(), signals.previous);
+    command.spawn().map_err(|error| Failure::NotStarted {
+        message: format!("cannot run {}: {error}", program.display()),
+        status: if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE },
+    })
+}
+
+fn wait(child: &mut Child, signals: &Signals) -> Outcome<ExitStatus> {
+    loop {
+        let Some(signal) = signals.source.read_signal().context("wait for a signal")? else { continue };
+        let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+        if number == Signal::SIGCHLD as i32 {
+            if let Some(status) = child.try_wait().context("wait for the command")? {
+                return Ok(status);
+            }
+        } else if signal.ssi_code != FROM_KERNEL {
+            // A terminal signals its whole foreground group, the command included; passing such a signal on
+            // would deliver it twice.
+            forward(child, number);
+        }
+    }
+}
+
+fn forward(child: &Child, number: i32) {
+    let (Ok(pid), Ok(signal)) = (i32::try_from(child.id()), Signal::try_from(number)) else { return };
+    // The command may be gone already; its end is reported by SIGCHLD.
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// The command's own status, or 128 + n where signal n ended it, as shells report it.
+fn exit_status(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str, env: &[KeyValue]) -> Outcome {
+        let command = ["sh", "-c", script].map(OsString::from);
+        let signals = Signals::hold()?;
+        let mut child = spawn(&Job { command: &command, env }, &signals)?;
+        match exit_status(wait(&mut child, &signals)?) {
+            0 => Ok(()),
+            status => Err(Failure::Exit(status)),
+        }
+    }
+
+    #[test]
+    fn the_exit_status_is_that_of_the_command() {
+        assert!(run("exit 0", &[]).is_ok());
+        assert_eq!(run("exit 42", &[]).expect_err("42").exit_status(), 42);
+        assert_eq!(run("kill -9 $$", &[]).expect_err("killed").exit_status(), 128 + 9);
+    }
+
+    #[test]
+    fn the_command_gets_the_variables() {
+        let env = ["WEFT_TEST_PORT=80".parse().expect("pair")];
+        assert!(run("test \"$WEFT_TEST_PORT\" = 80", &env).is_ok());
+    }
+
+    #[test]
+    fn the_command_starts_with_our_own_signal_mask() {
+        assert_eq!(run("kill -TERM $$; exit 7", &[]).expect_err("ended by TERM").exit_status(), 128 + 15);
+    }
+
+    #[test]
+    fn a_command_that_cannot_start_says_so_as_shells_do() {
+        let signals = Signals::hold().expect("signals");
+        let job = |program: &str| {
+            let command = [OsString::from(program)];
+            spawn(&Job { command: &command, env: &[] }, &signals).expect_err("no such program").exit_status()
+        };
+        assert_eq!(job("/nonexistent/program"), 127);
+        assert_eq!(job("/etc"), 126);
+    }
+}

@@ -1,0 +1,121 @@
+//! Verbs about the node and the cluster: `status`, `peers`, `fdb`, `stats`.
+
+use std::collections::BTreeMap;
+
+use weft_control::api::{FdbEntry, Peer, Stats, Status};
+
+use super::{id_cell, or_dash};
+use crate::args::{FdbArgs, ReadArgs, StatsArgs};
+use crate::client::{Client, segment};
+use crate::failure::Outcome;
+use crate::output::{Colour, Screen, Table, escape};
+
+/// The agent at a glance.
+pub(crate) fn status(args: &ReadArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    let status: Status = client.read("/status")?;
+    if args.json {
+        return Ok(screen.json(&status)?);
+    }
+    for (label, value) in status_lines(&status) {
+        screen.line(&format!("{label:<12}{}", escape(&value)))?;
+    }
+    for warning in &status.warnings {
+        let text = format!("warning: {}", escape(warning));
+        screen.line(&screen.paint(Colour::Yellow, &text))?;
+    }
+    Ok(())
+}
+
+fn status_lines(status: &Status) -> [(&'static str, String); 7] {
+    let Status { node, node_id, version, advertise, data_port, gossip_port, boot_epoch, .. } = status;
+    [
+        ("node", format!("{node} ({})", id_cell(node_id, false))),
+        ("version", version.clone()),
+        ("address", format!("{advertise}, data {data_port}/udp, gossip {gossip_port}/udp+tcp")),
+        (
+            "up",
+            format!(
+                "{}, start number {boot_epoch}, {} workers",
+                duration(status.uptime_seconds),
+                status.workers
+            ),
+        ),
+        ("members", format!("{} alive, {} dead", status.members_alive, status.members_dead)),
+        ("networks", status.networks.to_string()),
+        ("endpoints", format!("{} here, {} on other nodes", status.endpoints_local, status.endpoints_remote)),
+    ]
+}
+
+/// Seconds as a person says them.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// The hosts of the cluster.
+pub(crate) fn peers(args: &ReadArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    let mut peers: Vec<Peer> = client.read("/peers")?;
+    if args.json {
+        return Ok(screen.json(&peers)?);
+    }
+    peers.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut table = Table::new(["NODE ID", "NAME", "ADDRESS", "DATA PORT", "ENDPOINTS", "STATE"]);
+    for peer in &peers {
+        let state = if peer.this_node { format!("{} (this node)", peer.state) } else { peer.state.clone() };
+        table.row([
+            &id_cell(&peer.node_id, false),
+            &peer.name,
+            &peer.address.to_string(),
+            &peer.data_port.to_string(),
+            &peer.endpoints.to_string(),
+            &state,
+        ]);
+    }
+    Ok(screen.table(&table)?)
+}
+
+/// Where the addresses of a network are.
+pub(crate) fn fdb(args: &FdbArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    let entries: Vec<FdbEntry> = client.read(&format!("/networks/{}/fdb", segment(&args.network)))?;
+    if args.read.json {
+        return Ok(screen.json(&entries)?);
+    }
+    let mut table = Table::new(["MAC", "ADDRESSES", "VTEP", "VNI", "NODE", "ENDPOINT", "STATE"]);
+    for entry in entries {
+        let ips: Vec<String> = entry.ips.iter().map(ToString::to_string).collect();
+        table.row([
+            &entry.mac,
+            &or_dash(ips.join(",")),
+            &or_dash(entry.vtep.map(|vtep| vtep.to_string()).unwrap_or_default()),
+            &entry.vni.to_string(),
+            &or_dash(entry.node),
+            &or_dash(entry.endpoint),
+            &entry.state,
+        ]);
+    }
+    Ok(screen.table(&table)?)
+}
+
+/// Counters; those that are zero only where asked for.
+pub(crate) fn stats(args: &StatsArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    let stats: Stats = client.read("/stats")?;
+    if args.read.json {
+        return Ok(screen.json(&stats)?);
+    }
+    let mut table = Table::new(["COUNTER", "VALUE"]);
+    for (prefix, counters) in [("", &stats.dataplane), ("drop.", &stats.drops), ("gossip.", &stats.gossip)] {
+        add_counters(&mut table, prefix, counters, args.all);
+    }
+    Ok(screen.table(&table)?)
+}
+
+fn add_counters(table: &mut Table, prefix: &str, counters: &BTreeMap<String, u64>, all: bool) {
+    for (name, value) in counters.iter().filter(|(_, value)| all || **value > 0) {
+        table.row([&format!("{prefix}{name}"), &value.to_string()]);
+    }
+}
