@@ -5,7 +5,9 @@
 //! clock.
 
 pub mod api;
+pub mod driver;
 pub mod model;
+pub mod plan;
 pub mod storage;
 
 #[cfg(feature = "io")]
