@@ -11,6 +11,8 @@
 //!
 //! Every arrow may end in a drop: a verdict with one [`stats::DropReason`] and one counter, never an error.
 
+pub mod checksum;
+pub mod offload;
 pub mod segment;
 pub mod stats;
 pub mod wire;
