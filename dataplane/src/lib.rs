@@ -11,7 +11,12 @@
 //!
 //! Every arrow may end in a drop: a verdict with one [`stats::DropReason`] and one counter, never an error.
 
+pub mod change;
 pub mod checksum;
+pub mod engine;
+pub mod fdb;
+mod forward;
+pub mod neighbour;
 pub mod offload;
 pub mod segment;
 pub mod stats;

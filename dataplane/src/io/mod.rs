@@ -1,2 +1,318 @@
 //! The only place of the crate with descriptors, threads and clocks.
 #![allow(clippy::disallowed_methods, reason = "the edge: clocks, sockets, threads and chance enter here")]
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+mod outbox;
+mod sys;
+mod tap;
+mod udp;
+mod worker;
+
+pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
+
+use crate::change::{Change, Event};
+use crate::engine::Engine;
+use crate::fdb::Seconds;
+use crate::stats::{Counters, Totals};
+use crate::wire::{MacAddr, Vni};
+use worker::{Command, Worker};
+
+/// Most events waiting to be drained; further ones are lost and counted.
+const EVENTS_MAX: usize = 1024;
+
+/// How to run the packet path.
+#[derive(Debug, Clone)]
+pub struct DataplaneConfig {
+    /// Underlay address: datagrams are received on it and sent from it. One of this host's.
+    pub bind: IpAddr,
+    /// UDP port, 4789 unless there is a reason; 0 picks a free one.
+    pub port: u16,
+    /// Packet threads; each takes one queue of every TAP. More than CPUs is of no use.
+    pub workers: NonZeroUsize,
+    /// Source ports each worker spreads flows over; 4 to 32. Each costs one socket.
+    pub source_ports: usize,
+}
+
+/// The packet path could not be started or changed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// Somebody else receives on the port.
+    #[error("UDP port {port} on {bind} is in use by {holder}; stop it, or use another --data-port")]
+    PortInUse {
+        /// Address asked for.
+        bind: IpAddr,
+        /// Port asked for.
+        port: u16,
+        /// Who holds it, as far as can be told.
+        holder: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The address is not this host's, or may not be used.
+    #[error("cannot receive on {bind} UDP port {port}")]
+    Bind {
+        /// Address asked for.
+        bind: IpAddr,
+        /// Port asked for.
+        port: u16,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A socket could not be made ready.
+    #[error("cannot prepare an underlay socket on {bind}")]
+    Socket {
+        /// Address asked for.
+        bind: IpAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or its wait set could not be made.
+    #[error("cannot start packet worker {worker}")]
+    Worker {
+        /// Its number, from 0.
+        worker: usize,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A TAP has as many queues as there are workers.
+    #[error("segment {vni} needs {expected} TAP queues, one per worker, not {given}")]
+    Queues {
+        /// The segment.
+        vni: Vni,
+        /// Number of workers.
+        expected: usize,
+        /// Number of queues given.
+        given: usize,
+    },
+    /// A segment has one port.
+    #[error("segment {vni} has a port already")]
+    Attached {
+        /// The segment.
+        vni: Vni,
+    },
+    /// A worker could not take the queue.
+    #[error("cannot attach the port of segment {vni}")]
+    Attach {
+        /// The segment.
+        vni: Vni,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+struct Handle {
+    commands: Sender<Command>,
+    bell: Arc<EventFd>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The running packet path: worker threads, their sockets and the tables they read. Dropping it stops it.
+pub struct Dataplane {
+    address: SocketAddr,
+    engine: Arc<ArcSwap<Engine>>,
+    workers: Vec<Handle>,
+    /// Serialises changes, and remembers which segments have a port.
+    attached: Mutex<Vec<Vni>>,
+    events: Mutex<Receiver<Event>>,
+    event_bell: Arc<EventFd>,
+    start: Instant,
+}
+
+impl Dataplane {
+    /// Opens the sockets in the calling thread's network namespace and starts the workers. The threads never
+    /// enter another namespace; TAPs may live in any.
+    ///
+    /// # Errors
+    /// The address or port cannot be had (the error says who holds it), or a thread cannot be started.
+    pub fn start(config: DataplaneConfig) -> Result<Self, DataplaneError> {
+        let DataplaneConfig { bind, port, workers, source_ports } = config;
+        let (address, underlays) = udp::open(bind, port, workers.get(), source_ports.max(1))?;
+        let seed = RandomState::new().hash_one(address);
+        let engine = Arc::new(ArcSwap::from_pointee(Engine::new(bind.to_canonical(), seed)));
+        let start = Instant::now();
+        let (event_sender, events) = mpsc::sync_channel(EVENTS_MAX);
+        let event_bell = Arc::new(bell().map_err(|source| DataplaneError::Worker { worker: 0, source })?);
+        let mut dataplane = Self {
+            address,
+            engine,
+            workers: Vec::with_capacity(workers.get()),
+            attached: Mutex::default(),
+            events: Mutex::new(events),
+            event_bell,
+            start,
+        };
+        for (number, underlay) in underlays.into_iter().enumerate() {
+            let (commands, command_receiver) = mpsc::channel();
+            let failed = |source| DataplaneError::Worker { worker: number, source };
+            let worker = Worker {
+                engine: Arc::clone(&dataplane.engine),
+                underlay,
+                bell: Arc::new(bell().map_err(failed)?),
+                commands: command_receiver,
+                counters: Arc::default(),
+                events: event_sender.clone(),
+                event_bell: Arc::clone(&dataplane.event_bell),
+                start,
+            };
+            dataplane.workers.push(spawn(number, worker, commands).map_err(failed)?);
+        }
+        Ok(dataplane)
+    }
+
+    /// Where datagrams are received.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Number of workers, which is the number of queues a TAP must have.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Gives segment `vni` its port. Returns when every worker serves its queue.
+    ///
+    /// # Errors
+    /// Wrong number of queues, a port there already, or a worker that cannot wait for its queue; the TAP is
+    /// gone then, for its queues were consumed.
+    pub fn attach(&self, vni: Vni, queues: Vec<TapQueue>) -> Result<(), DataplaneError> {
+        let (expected, given) = (self.workers.len(), queues.len());
+        if given != expected {
+            return Err(DataplaneError::Queues { vni, expected, given });
+        }
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.contains(&vni) {
+            return Err(DataplaneError::Attached { vni });
+        }
+        let (done, results) = mpsc::channel();
+        for (worker, queue) in self.workers.iter().zip(queues) {
+            worker.tell(Command::Attach { vni, queue, done: done.clone() });
+        }
+        drop(done);
+        attached.push(vni);
+        drop(attached);
+        let failed = results.iter().find_map(Result::err);
+        failed.map_or(Ok(()), |source| {
+            self.detach(vni);
+            Err(DataplaneError::Attach { vni, source })
+        })
+    }
+
+    /// Takes the port of segment `vni` away, and with it the TAP. Returns when no worker holds it; without a
+    /// port nothing happens.
+    pub fn detach(&self, vni: Vni) {
+        let (done, finished) = mpsc::channel();
+        for worker in &self.workers {
+            worker.tell(Command::Detach { vni, done: done.clone() });
+        }
+        drop(done);
+        finished.iter().for_each(drop);
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).retain(|&other| other != vni);
+    }
+
+    /// Applies a change; packets handled from now on see it.
+    pub fn apply(&self, change: Change) {
+        let _serialised = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.engine.load().after(change);
+        self.engine.store(Arc::new(next));
+    }
+
+    /// The next event, if there is one.
+    pub fn poll_event(&self) -> Option<Event> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = events.try_recv().ok();
+        if event.is_none() {
+            let _ = self.event_bell.read();
+        }
+        // One that arrived between the look and the reset of the bell must not wait for the next one.
+        event.or_else(|| events.try_recv().ok())
+    }
+
+    /// A descriptor that polls readable while events may be waiting; [`Dataplane::poll_event`] resets it.
+    #[must_use]
+    pub fn event_descriptor(&self) -> BorrowedFd<'_> {
+        self.event_bell.as_fd()
+    }
+
+    /// MACs learned behind static VTEPs of segment `vni`, with the seconds since each was seen.
+    #[must_use]
+    pub fn learned(&self, vni: Vni) -> Vec<(MacAddr, SocketAddr, u32)> {
+        let now = Seconds(self.start.elapsed().as_secs() as u32);
+        self.engine.load().segment(vni).map(|segment| segment.learned(now)).unwrap_or_default()
+    }
+
+    /// Everything counted so far, over all workers.
+    #[must_use]
+    pub fn stats(&self) -> Totals {
+        let mut totals = Totals::default();
+        for worker in &self.workers {
+            totals.add(&worker.counters);
+        }
+        totals
+    }
+
+    /// Stops the workers and waits for them; TAPs still attached go away.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.tell(Command::Stop);
+        }
+        for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataplane")
+            .field("address", &self.address)
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// A worker that has ended takes no commands and needs none; whoever waits for it sees its sender dropped.
+    fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
+        let _ = self.bell.write(1);
+    }
+}
+
+fn spawn(number: usize, worker: Worker, commands: Sender<Command>) -> io::Result<Handle> {
+    let (bell, counters) = (Arc::clone(&worker.bell), Arc::clone(&worker.counters));
+    let epoll = worker::wait_set(&worker)?;
+    let thread = std::thread::Builder::new()
+        .name(format!("weft-worker-{number}"))
+        .spawn(move || worker::run(worker, epoll))?;
+    Ok(Handle { commands, bell, counters, thread: Some(thread) })
+}
+
+fn bell() -> io::Result<EventFd> {
+    Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)
+}

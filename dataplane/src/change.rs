@@ -1,0 +1,34 @@
+//! What control tells the dataplane, and what the dataplane tells control.
+
+use std::net::SocketAddr;
+
+use crate::segment::SegmentSpec;
+use crate::wire::{MacAddr, Vni};
+
+/// A change of the tables, applied whole: packets see the state before or after, never between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Creates the segment or replaces it; MACs learned behind VTEPs it keeps stay known.
+    SetSegment(SegmentSpec),
+    /// Removes the segment; its datagrams count as `unknown_vni` from then on.
+    RemoveSegment(Vni),
+}
+
+/// Something packets taught us. Events are hints: they may be lost (and are counted then).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A MAC appeared behind a static VTEP, or moved there from another one.
+    Learned {
+        /// Segment it was seen on.
+        vni: Vni,
+        /// The inner source MAC.
+        mac: MacAddr,
+        /// The VTEP as configured, not the varying source port.
+        vtep: SocketAddr,
+    },
+    /// The TAP behind a segment's port went away, or a worker cannot use it any more.
+    PortLost {
+        /// Segment whose port it was.
+        vni: Vni,
+    },
+}

@@ -1,0 +1,152 @@
+//! The engine: an immutable snapshot of every segment that turns frames and datagrams into verdicts.
+//!
+//! It does no IO and has no state of its own but the MACs learned behind static VTEPs. Control makes a new
+//! engine out of the old one and a [`Change`]; whoever runs the packets swaps it whole, so a packet sees the
+//! tables before the change or after it, never between.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::change::{Change, Event};
+use crate::fdb::{Mix, Seconds};
+use crate::forward;
+use crate::segment::{Segment, Sender, Vtep};
+use crate::stats::DropReason;
+use crate::wire::{Vni, vxlan};
+
+/// What is to be done with one frame or datagram. Never an error: what goes no further is dropped and counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<'e> {
+    /// The inner frame (all behind the VXLAN header) goes to the port of this segment.
+    Deliver(Vni),
+    /// The frame goes to one VTEP.
+    Tunnel(&'e Vtep),
+    /// The frame goes to each of these VTEPs (head-end replication).
+    Flood(&'e [Vtep]),
+    /// This frame goes back to the port the question came from.
+    Reply(Reply),
+    /// Nothing happens but a count.
+    Drop(DropReason),
+}
+
+/// An answer made by the engine; its buffer is inline, so nothing is allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply {
+    pub(crate) octets: [u8; Reply::MAX],
+    pub(crate) len: u8,
+}
+
+impl Reply {
+    /// Longest answer: a neighbour advertisement of 86 octets.
+    pub const MAX: usize = 96;
+
+    /// The Ethernet frame.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        &self.octets[..usize::from(self.len)]
+    }
+}
+
+/// Tables of all segments of a node; cheap to share, replaced whole.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    segments: HashMap<Vni, Arc<Segment>, Mix>,
+    /// The node's own VTEP address: datagrams from it are loops.
+    own: IpAddr,
+    seed: u64,
+}
+
+/// Where a batch of datagrams with one sender and one VXLAN header comes from; resolved once per batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'e> {
+    pub(crate) segment: &'e Segment,
+    pub(crate) sender: Sender,
+    pub(crate) from: IpAddr,
+}
+
+impl Engine {
+    /// An engine without segments for the node whose VTEP address is `own`; `seed` keys its hash tables and
+    /// should be random.
+    #[must_use]
+    pub fn new(own: IpAddr, seed: u64) -> Self {
+        Self { segments: HashMap::with_hasher(Mix(seed)), own, seed }
+    }
+
+    /// The engine after `change`. Other segments are shared with this one.
+    #[must_use]
+    pub fn after(&self, change: Change) -> Self {
+        let mut next = self.clone();
+        match change {
+            Change::SetSegment(spec) => {
+                let before = self.segments.get(&spec.vni).map(Arc::as_ref);
+                let segment = Segment::build(spec, self.seed, before);
+                next.segments.insert(segment.vni(), Arc::new(segment));
+            }
+            Change::RemoveSegment(vni) => {
+                next.segments.remove(&vni);
+            }
+        }
+        next
+    }
+
+    /// The segment of `vni`.
+    #[must_use]
+    pub fn segment(&self, vni: Vni) -> Option<&Segment> {
+        self.segments.get(&vni).map(Arc::as_ref)
+    }
+
+    /// Decides about a frame that came out of the port of segment `vni`. A super-frame is one frame.
+    #[must_use]
+    pub fn handle_frame(&self, vni: Vni, frame: &[u8], now: Seconds) -> Verdict<'_> {
+        match self.segment(vni) {
+            Some(segment) => forward::outbound(segment, frame, now),
+            None => Verdict::Drop(DropReason::NoSegment),
+        }
+    }
+
+    /// Decides about one datagram from underlay address `from`; `notice` is told what was learned from it.
+    pub fn handle_datagram(
+        &self,
+        from: IpAddr,
+        datagram: &[u8],
+        now: Seconds,
+        notice: &mut dyn FnMut(Event),
+    ) -> Verdict<'_> {
+        let Some((header, frame)) = datagram.split_first_chunk() else {
+            return Verdict::Drop(DropReason::DatagramTooShort);
+        };
+        match self.source(from, header) {
+            Ok(source) => source.handle_frame(frame, now, notice),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Resolves sender and VXLAN header, which all datagrams of a batch share.
+    ///
+    /// # Errors
+    /// The reason to drop every datagram of the batch.
+    pub fn source(&self, from: IpAddr, header: &[u8; vxlan::HEADER_LEN]) -> Result<Source<'_>, DropReason> {
+        let from = from.to_canonical();
+        if from == self.own {
+            return Err(DropReason::OwnAddress);
+        }
+        let vni = vxlan::parse(header).ok_or(DropReason::VniFlagClear)?;
+        let segment = self.segment(vni).ok_or(DropReason::UnknownVni)?;
+        let sender = segment.sender(from).ok_or(DropReason::UnknownVtep)?;
+        Ok(Source { segment, sender, from })
+    }
+}
+
+impl<'e> Source<'e> {
+    /// Decides about one inner frame; `notice` is told what was learned from it.
+    pub fn handle_frame(&self, frame: &[u8], now: Seconds, notice: &mut dyn FnMut(Event)) -> Verdict<'e> {
+        forward::inbound(self, frame, now, notice)
+    }
+
+    /// The segment the datagrams belong to.
+    #[must_use]
+    pub fn segment(&self) -> &'e Segment {
+        self.segment
+    }
+}

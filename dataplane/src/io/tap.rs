@@ -1,0 +1,158 @@
+//! TAP devices: the kernel end of a segment's port.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use super::sys;
+
+/// `struct virtio_net_hdr` without `num_buffers` (include/uapi/linux/virtio_net.h).
+pub(crate) const VNET_HEADER_LEN: usize = 10;
+
+/// Most queues of one TAP (`MAX_TAP_QUEUES`, drivers/net/tun.c).
+pub const QUEUES_MAX: usize = 256;
+
+/// Packets the kernel queues towards us before it drops; each may be 64 octets or 64 KiB.
+const QUEUE_LEN: i32 = 1000;
+
+/// A TAP could not be made. Nothing is left behind: a TAP goes away with its last descriptor.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// The name is empty, longer than 15 octets, or has octets the kernel refuses.
+    #[error("`{0}` is not an interface name: 1 to 15 characters, no `/`, `:`, `%` or white space")]
+    Name(String),
+    /// No queue or too many.
+    #[error("a TAP has 1 to {QUEUES_MAX} queues, not {0}")]
+    Queues(usize),
+    /// This process may not open the tun driver, or the kernel has none.
+    #[error("cannot open /dev/net/tun")]
+    Open(#[source] io::Error),
+    /// The kernel's tun driver is too old.
+    #[error("the kernel's tun driver lacks {0}")]
+    Missing(&'static str),
+    /// The kernel refused one step.
+    #[error("cannot {step} TAP `{name}`")]
+    Refused {
+        /// What was attempted.
+        step: &'static str,
+        /// Name of the device.
+        name: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes TAP devices.
+#[derive(Debug)]
+pub struct Tap;
+
+impl Tap {
+    /// Creates TAP `name` with `queues` queues in the calling thread's network namespace.
+    ///
+    /// It is not persistent: dropping every queue removes it. Checksum, TCP and, where the kernel has it, UDP
+    /// segmentation are left to us, so reads are up to 64 KiB with a virtio_net_hdr in front.
+    ///
+    /// # Errors
+    /// A bad name or number of queues, a missing privilege (CAP_NET_ADMIN) or kernel feature.
+    pub fn create(name: &str, queues: usize) -> Result<Vec<TapQueue>, TapError> {
+        if !is_interface_name(name) {
+            return Err(TapError::Name(name.to_owned()));
+        }
+        if queues == 0 || queues > QUEUES_MAX {
+            return Err(TapError::Queues(queues));
+        }
+        let queues = (0..queues).map(|_| open_queue(name)).collect::<Result<Vec<_>, _>>()?;
+        configure(name, &queues[0])?;
+        Ok(queues)
+    }
+}
+
+/// One queue of a TAP: reads and writes are one frame each, behind a virtio_net_hdr.
+#[derive(Debug)]
+pub struct TapQueue {
+    file: File,
+}
+
+impl TapQueue {
+    /// Reads one virtio_net_hdr and frame, without waiting.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(buffer)
+    }
+
+    /// Writes one virtio_net_hdr and frame given in parts, without waiting.
+    pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&self.file).write_vectored(parts)
+    }
+}
+
+impl AsFd for TapQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The rule of `dev_valid_name` (net/core/dev.c), and no `%`, which would make the kernel choose a number.
+fn is_interface_name(name: &str) -> bool {
+    let allowed = |octet: u8| octet.is_ascii_graphic() && !b"/:%".contains(&octet);
+    (1..=sys::NAME_MAX).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(allowed)
+}
+
+fn open_queue(name: &str) -> Result<TapQueue, TapError> {
+    const FLAGS: i32 = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    // Non-blocking is not only for epoll: the driver's fast path for small writes asks for it (tun_can_build_skb).
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")
+        .map_err(TapError::Open)?;
+    let features = sys::tun_features(file.as_fd()).map_err(TapError::Open)?;
+    if features & libc::IFF_VNET_HDR as u32 == 0 {
+        return Err(TapError::Missing("virtio_net_hdr"));
+    }
+    if features & libc::IFF_MULTI_QUEUE as u32 == 0 {
+        return Err(TapError::Missing("multi-queue"));
+    }
+    sys::tun_set_interface(file.as_fd(), name, FLAGS).map_err(refused("create", name))?;
+    Ok(TapQueue { file })
+}
+
+fn configure(name: &str, queue: &TapQueue) -> Result<(), TapError> {
+    let fd = queue.as_fd();
+    sys::tun_set_vnet_header_len(fd, VNET_HEADER_LEN as i32)
+        .map_err(refused("set the header length of", name))?;
+    sys::tun_set_offload(fd, 0).map_err(refused("set the offloads of", name))?;
+    set_queue_len(name).map_err(refused("set the queue length of", name))
+}
+
+fn set_queue_len(name: &str) -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?;
+    sys::set_queue_len(socket.as_fd(), name, QUEUE_LEN)
+}
+
+fn refused(step: &'static str, name: &str) -> impl FnOnce(io::Error) -> TapError {
+    let name = name.to_owned();
+    move |source| TapError::Refused { step, name, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_kernel_would_refuse_or_complete_are_refused() {
+        for bad in ["", ".", "..", "a/b", "a:b", "tap%d", "a b", "tab\t", "sixteen-octets-x", "é"] {
+            assert!(matches!(Tap::create(bad, 1), Err(TapError::Name(_))), "{bad:?}");
+        }
+        assert!(is_interface_name("fifteen-octets."));
+    }
+
+    #[test]
+    fn no_queue_and_too_many_are_refused() {
+        for queues in [0, QUEUES_MAX + 1] {
+            assert!(matches!(Tap::create("weft0", queues), Err(TapError::Queues(_))), "{queues}");
+        }
+    }
+}
