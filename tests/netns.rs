@@ -1,0 +1,31 @@
+//! Hosts as network namespaces, each with a real agent: what a user relies on, shown on the binary itself.
+//! Needs root; without it every test fails, or with `WEFT_ALLOW_SKIP=1` says that it was skipped.
+
+#[path = "netns/agent.rs"]
+mod agent;
+#[path = "netns/audit.rs"]
+mod audit;
+#[path = "netns/bad_input.rs"]
+mod bad_input;
+#[path = "netns/command_line.rs"]
+mod command_line;
+#[path = "netns/everyone.rs"]
+mod everyone;
+#[path = "netns/faults.rs"]
+mod faults;
+#[path = "netns/kernel_peer.rs"]
+mod kernel_peer;
+#[path = "netns/leftovers.rs"]
+mod leftovers;
+#[path = "netns/namespace.rs"]
+mod namespace;
+#[path = "netns/rig.rs"]
+mod rig;
+#[path = "netns/traffic.rs"]
+mod traffic;
+#[path = "netns/truth.rs"]
+mod truth;
+#[path = "netns/wait.rs"]
+mod wait;
+#[path = "netns/weft.rs"]
+mod weft;

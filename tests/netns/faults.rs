@@ -1,0 +1,169 @@
+//! Hosts cut off, killed and renumbered: the views converge and no address is there twice.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::everyone::pair;
+use crate::rig::{Rig, Sandbox, UNDERLAY, needs_root};
+use crate::traffic::pings;
+use crate::truth::in_state;
+use crate::wait::until;
+
+#[test]
+fn a_host_cut_off_and_healed_sees_what_the_others_see() {
+    needs_root!();
+    let rig = Rig::cluster(3);
+    let (web, db) = pair(&rig);
+    let [a, _, c] = rig.hosts.as_slice() else { panic!("three hosts") };
+    let cache = c.sandbox("cache", "blue", &[]);
+    rig.converge("blue");
+
+    rig.cut(c);
+    until("a gives the lost host's endpoint up for now", || {
+        in_state(a, "blue", "suspended").contains("cache")
+    });
+    until("the lost host gives the others' up for now", || in_state(c, "blue", "suspended").len() == 2);
+    assert!(pings(&web.namespace, db.ip4().into()), "the majority's traffic is untouched");
+    a.sandbox("new-a", "blue", &[]);
+    c.sandbox("new-c", "blue", &[]);
+    a.ok(&["network", "create", "--subnet", "10.8.0.0/24", "late"]);
+    c.ok(&["sandbox", "rm", "cache"]);
+    drop(cache);
+
+    rig.heal();
+    rig.meet(3);
+    rig.converge("blue");
+    until("the healed host learns the network", || c.weft(&["network", "inspect", "late"]).code == 0);
+    let newcomer = c.attached("new-c", "blue");
+    assert!(pings(&newcomer.namespace, web.ip4().into()), "traffic crosses the healed cut");
+    assert!(pings(&web.namespace, newcomer.ip4().into()), "and back");
+}
+
+#[test]
+fn two_sides_of_a_cut_never_hand_out_one_address() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    a.ok(&["network", "create", "--subnet", "10.7.0.0/28", "tiny"]);
+    until("b knows the network", || b.weft(&["network", "inspect", "tiny"]).code == 0);
+    a.sandbox("a-first", "tiny", &[]);
+    b.sandbox("b-first", "tiny", &[]);
+    rig.converge("tiny");
+
+    rig.cut(b);
+    rig.meet(1);
+    let mut handed_out = 2;
+    for host in [a, b] {
+        for number in 0..14 {
+            let name = format!("{}-{number}", host.name);
+            host.ok(&["sandbox", "create", &name]);
+            let answer = host.weft(&["network", "connect", "tiny", &name]);
+            handed_out += usize::from(answer.code == 0);
+            if answer.code != 0 {
+                assert!(answer.stderr.contains("address"), "an exhausted range is named: {answer:?}");
+                break;
+            }
+        }
+    }
+    assert!(
+        (2..=13).contains(&handed_out),
+        "a /28 has 13 addresses beside the gateway's, {handed_out} were handed out"
+    );
+
+    rig.heal();
+    rig.meet(2);
+    rig.converge("tiny");
+}
+
+#[test]
+fn an_agent_killed_and_restarted_finds_its_sandboxes_and_their_connections_go_on() {
+    needs_root!();
+    let rig = Rig::cluster(3);
+    let (web, db) = pair(&rig);
+    let b = &rig.hosts[1];
+    let mut connection = Connection::between(&web, &db);
+    connection.exchanges();
+
+    b.kill();
+    until("a gives the dead host's endpoint up for now", || {
+        in_state(&rig.hosts[0], "blue", "suspended").contains("db")
+    });
+    b.start(&[]);
+    rig.meet(3);
+    rig.converge("blue");
+    let again = b.attached("db", "blue");
+    assert_eq!((again.addresses(), &again.mac), (db.addresses(), &db.mac), "the endpoint is what it was");
+    connection.exchanges();
+
+    b.stop();
+    assert!(pings(&db.namespace, db.ip4().into()), "the sandbox outlives an agent that is stopped");
+    b.start(&[]);
+    rig.meet(3);
+    rig.converge("blue");
+    connection.exchanges();
+}
+
+#[test]
+fn every_agent_killed_at_once_comes_back_with_everything() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let (web, db) = pair(&rig);
+    let mut connection = Connection::between(&web, &db);
+    rig.hosts.iter().for_each(crate::rig::Host::kill);
+    rig.hosts.iter().for_each(|host| host.start(&[]));
+    rig.meet(2);
+    rig.converge("blue");
+    connection.exchanges();
+    assert!(pings(&web.namespace, db.addresses()[1]), "IPv6 answers");
+}
+
+#[test]
+fn a_host_with_a_new_underlay_address_is_found_again_by_all() {
+    needs_root!();
+    let rig = Rig::cluster(3);
+    let (web, db) = pair(&rig);
+    let b = &rig.hosts[1];
+    let mut connection = Connection::between(&web, &db);
+
+    b.stop();
+    let moved = Ipv4Addr::new(192, 0, 2, 99);
+    b.namespace.run(&format!("ip addr del {}/24 dev {UNDERLAY}", b.ip4));
+    b.namespace.run(&format!("ip addr add {moved}/24 dev {UNDERLAY}"));
+    b.start_command(&mut b.agent_command(moved.into()));
+    rig.meet(3);
+    rig.converge("blue");
+    connection.exchanges();
+    assert!(pings(&web.namespace, db.ip4().into()), "the moved host answers");
+}
+
+/// A TCP connection between two sandboxes, which a pause must not break.
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Connection {
+    fn between(client: &Sandbox<'_>, server: &Sandbox<'_>) -> Self {
+        let listener =
+            server.namespace.enter(|| TcpListener::bind((IpAddr::V4(server.ip4()), 0))).expect("listening");
+        let target = listener.local_addr().expect("bound");
+        let client = client.namespace.enter(|| TcpStream::connect(target)).expect("connected");
+        let (server, _) = listener.accept().expect("a connection");
+        for end in [&client, &server] {
+            end.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout set");
+        }
+        Self { client, server }
+    }
+
+    /// Sends octets both ways.
+    fn exchanges(&mut self) {
+        let mut read = [0; 5];
+        self.client.write_all(b"there").expect("sent");
+        self.server.read_exact(&mut read).expect("what was sent arrives");
+        assert_eq!(&read, b"there");
+        self.server.write_all(b"again").expect("sent");
+        self.client.read_exact(&mut read).expect("what was sent back arrives");
+        assert_eq!(&read, b"again");
+    }
+}

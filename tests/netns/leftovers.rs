@@ -1,0 +1,88 @@
+//! What weft made goes again: the machine is as it was before.
+
+use crate::audit::{Snapshot, files_under, mounts_under};
+use crate::everyone::pair;
+use crate::rig::{Rig, needs_root};
+use crate::wait::until;
+
+#[test]
+fn removing_networks_and_sandboxes_and_stopping_the_agents_leaves_the_hosts_as_they_were() {
+    needs_root!();
+    let rig = Rig::wire(&["a", "b"]);
+    let before: Vec<Snapshot> = rig.hosts.iter().map(Snapshot::of).collect();
+    rig.hosts.iter().for_each(|host| host.start(&[]));
+    rig.meet(2);
+    let at_rest: Vec<Snapshot> = rig.hosts.iter().map(Snapshot::of).collect();
+
+    let (web, db) = pair(&rig);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let namespaces = [&web, &db].map(|sandbox| sandbox.namespace.path());
+    a.ok(&["run", "--network", "blue", "--", "true"]);
+    a.ok(&["network", "disconnect", "blue", "web"]);
+    assert_eq!(
+        web.namespace.run("ip -o link").lines().count(),
+        1,
+        "only the loopback stays in a detached sandbox"
+    );
+    a.ok(&["sandbox", "rm", "web"]);
+    b.ok(&["sandbox", "rm", "db"]);
+    until("a sees the network unused", || a.json(&["fdb", "blue"]).as_array().is_some_and(Vec::is_empty));
+    a.ok(&["network", "rm", "blue"]);
+    until("b sees it gone", || b.weft(&["network", "inspect", "blue"]).code != 0);
+    drop((web, db, namespaces));
+    for (host, at_rest) in rig.hosts.iter().zip(&at_rest) {
+        at_rest.assert_returns(host);
+    }
+
+    rig.hosts.iter().for_each(crate::rig::Host::stop);
+    for (host, before) in rig.hosts.iter().zip(&before) {
+        before.assert_unchanged(host);
+    }
+}
+
+#[test]
+fn an_agent_stopped_in_use_keeps_its_sandboxes_and_a_removal_afterwards_takes_all_of_them() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    a.sandbox("web", "blue", &[]);
+    a.stop();
+    a.start(&[]);
+    let web = a.attached("web", "blue");
+    assert!(web.ip4.is_some(), "the endpoint is there again");
+    drop(web);
+    a.ok(&["sandbox", "rm", "web"]);
+    a.ok(&["network", "rm", "blue"]);
+    a.stop();
+    assert_eq!(mounts_under(&a.dir), Vec::<String>::new());
+    assert!(files_under(&a.dir.join("run")).is_empty(), "{:?}", files_under(&a.dir.join("run")));
+}
+
+#[test]
+fn a_network_in_use_anywhere_is_not_removed() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let (_web, _db) = pair(&rig);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    a.ok(&["sandbox", "rm", "web"]);
+    let words = a.refused(1, &["network", "rm", "blue"]);
+    assert!(words.contains("network blue has active endpoints"), "{words}");
+    b.ok(&["sandbox", "rm", "db"]);
+    until("a sees the network unused", || a.json(&["fdb", "blue"]).as_array().is_some_and(Vec::is_empty));
+    a.ok(&["network", "rm", "blue"]);
+}
+
+#[test]
+fn links_and_namespaces_removed_behind_the_agents_back_do_not_stop_it() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let (web, db) = pair(&rig);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    web.namespace.run(&format!("ip link del {}", web.interface));
+    a.ok(&["sandbox", "rm", "web"]);
+    let again = a.sandbox("web", "blue", &[]);
+    rig.converge("blue");
+    assert!(crate::traffic::pings(&again.namespace, db.ip4().into()), "a new sandbox works");
+    b.ok(&["sandbox", "rm", "db"]);
+}
