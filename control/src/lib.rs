@@ -6,6 +6,8 @@
 
 pub mod api;
 pub mod driver;
+pub mod gossip;
+pub mod identity;
 pub mod model;
 pub mod plan;
 pub mod storage;

@@ -1,0 +1,471 @@
+//! Who is alive: SWIM by `foca` (probes, indirect probes, suspicion, refutation), with what it leaves to its user:
+//! timers, bounds, and patience after a pause of this very node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut};
+use foca::{
+    BroadcastHandler, Codec, Config, Foca, Invalidates, Notification, PeriodicParams, PostcardCodec, State,
+};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+
+use super::limits::{MAX_NODES, MAX_UNVERIFIED, PAUSE, PROBE_PERIOD, PROBE_RTT};
+use super::message::{MAX_CONTENT, RosterEntry};
+use super::record::{ClusterId, Head};
+use super::wire::{Reader, reachable};
+use crate::model::NodeId;
+
+/// A member as the membership engine names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    pub(crate) addr: std::net::SocketAddr,
+    /// Boot epoch in the upper half, returns from the dead and changes of address since in the lower.
+    pub(crate) generation: u64,
+}
+
+impl Peer {
+    pub(crate) fn boot_epoch(&self) -> u32 {
+        (self.generation >> 32) as u32
+    }
+}
+
+impl foca::Identity for Peer {
+    type Addr = NodeId;
+
+    fn renew(&self) -> Option<Self> {
+        self.generation.checked_add(1).map(|generation| Self { generation, ..*self })
+    }
+
+    fn addr(&self) -> NodeId {
+        self.id
+    }
+
+    fn win_addr_conflict(&self, other: &Self) -> bool {
+        (self.generation, self.addr) > (other.generation, other.addr)
+    }
+}
+
+/// What the engine wants done after an interaction.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) packets: Vec<(Peer, Vec<u8>)>,
+    /// Members whose state may have changed.
+    pub(crate) touched: BTreeSet<NodeId>,
+    /// Verified heads that came along with packets, newest known first seen here.
+    pub(crate) heads: Vec<(Head, NodeId)>,
+    /// Heads whose signature was wrong.
+    pub(crate) forged: u64,
+    pub(crate) rejoined: bool,
+    timers: Vec<(Duration, foca::Timer<Peer>)>,
+}
+
+impl foca::Runtime<Peer> for &mut Effects {
+    fn notify(&mut self, notification: Notification<'_, Peer>) {
+        match notification {
+            Notification::MemberUp(peer) | Notification::MemberDown(peer) | Notification::Rename(_, peer) => {
+                self.touched.insert(peer.id);
+            }
+            Notification::Rejoin(_) => self.rejoined = true,
+            Notification::Active | Notification::Idle | Notification::Defunct => {}
+        }
+    }
+
+    fn send_to(&mut self, to: Peer, data: &[u8]) {
+        self.packets.push((to, data.to_vec()));
+    }
+
+    fn submit_after(&mut self, event: foca::Timer<Peer>, after: Duration) {
+        self.timers.push((after, event));
+    }
+}
+
+/// The engine with its timers.
+pub(crate) struct Membership {
+    foca: Foca<Peer, BoundedCodec, StdRng, HeadRumours>,
+    timers: BTreeMap<(Instant, u64), foca::Timer<Peer>>,
+    /// When a dead member is forgotten; one entry per member, however often it died.
+    burials: BTreeMap<NodeId, (Instant, Peer)>,
+    sequence: u64,
+    shared: Arc<Mutex<Shared>>,
+    sized_for: usize,
+    /// Members by id, for questions that come with every message.
+    index: BTreeMap<NodeId, (Peer, bool)>,
+}
+
+impl Membership {
+    pub(crate) fn new(us: Peer, cluster: ClusterId, seed: u64) -> Self {
+        let shared = Arc::new(Mutex::new(Shared { cluster, ..Shared::default() }));
+        let foca = Foca::with_custom_broadcast(
+            us,
+            config(1),
+            StdRng::seed_from_u64(seed),
+            BoundedCodec(shared.clone()),
+            HeadRumours(shared.clone()),
+        );
+        Self {
+            foca,
+            timers: BTreeMap::new(),
+            burials: BTreeMap::new(),
+            sequence: 0,
+            shared,
+            sized_for: 1,
+            index: BTreeMap::new(),
+        }
+    }
+
+    /// This node, as others should know it.
+    pub(crate) fn us(&self) -> Peer {
+        *self.foca.identity()
+    }
+
+    /// Active members other than this node.
+    pub(crate) fn active(&self) -> impl Iterator<Item = Peer> {
+        self.index.values().filter(|(_, alive)| *alive).map(|(peer, _)| *peer)
+    }
+
+    pub(crate) fn active_count(&self) -> usize {
+        self.foca.num_members()
+    }
+
+    /// The member and whether it is active.
+    pub(crate) fn find(&self, id: NodeId) -> Option<(Peer, bool)> {
+        self.index.get(&id).copied()
+    }
+
+    pub(crate) fn is_active(&self, id: NodeId) -> bool {
+        self.find(id).is_some_and(|(_, alive)| alive)
+    }
+
+    /// Members held dead.
+    pub(crate) fn dead(&self) -> impl Iterator<Item = Peer> {
+        self.index.values().filter(|(_, alive)| !*alive).map(|(peer, _)| *peer)
+    }
+
+    /// Generation up to which `id` is held dead, or 0.
+    pub(crate) fn buried(&self, id: NodeId) -> u64 {
+        self.find(id).map_or(0, |(peer, alive)| if alive { 0 } else { peer.generation })
+    }
+
+    /// Everybody as seen from here, this node first.
+    pub(crate) fn roster(&self) -> Vec<RosterEntry> {
+        let us = RosterEntry { peer: self.us(), incarnation: 0, alive: true };
+        let others = self.foca.iter_membership_state().map(|member| RosterEntry {
+            peer: *member.id(),
+            incarnation: member.incarnation(),
+            alive: member.state() != State::Down,
+        });
+        std::iter::once(us).chain(others).collect()
+    }
+
+    /// A packet of another member's engine. `false` if the engine refused it.
+    pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8], effects: &mut Effects) -> bool {
+        self.interact(now, effects, |foca, effects| foca.handle_data(packet, effects).is_ok())
+    }
+
+    /// Takes `peers` for alive unless they are known to be dead in this generation.
+    pub(crate) fn welcome(
+        &mut self,
+        now: Instant,
+        peers: impl Iterator<Item = (Peer, u16)>,
+        effects: &mut Effects,
+    ) {
+        let room = (MAX_NODES + MAX_UNVERIFIED).saturating_sub(self.index.len());
+        let us = self.us().id;
+        let (mut fresh, index) = (0, &self.index);
+        let peers: Vec<_> = peers
+            .filter(|(peer, _)| peer.id != us)
+            .filter(|(peer, _)| {
+                fresh += usize::from(!index.contains_key(&peer.id));
+                fresh <= room
+            })
+            .map(|(peer, incarnation)| foca::Member::new(peer, incarnation, State::Alive))
+            .collect();
+        self.interact(now, effects, |foca, effects| {
+            foca.apply_many(peers.into_iter(), true, effects).is_ok()
+        });
+    }
+
+    /// Asks `peer` for members.
+    pub(crate) fn announce(&mut self, now: Instant, peer: Peer, effects: &mut Effects) {
+        self.interact(now, effects, |foca, effects| foca.announce(peer, effects).is_ok());
+    }
+
+    /// Spreads the news that `us` is another than before: a new address, or a return from the dead.
+    pub(crate) fn become_peer(&mut self, now: Instant, us: Peer, effects: &mut Effects) {
+        self.interact(now, effects, |foca, effects| foca.change_identity(us, effects).is_ok());
+    }
+
+    /// Says goodbye; this engine does nothing from then on.
+    pub(crate) fn leave(&mut self, now: Instant, effects: &mut Effects) {
+        self.interact(now, effects, |foca, effects| foca.leave_cluster(effects).is_ok());
+    }
+
+    /// Lets `head` travel with the engine's packets.
+    pub(crate) fn spread(&mut self, head: &Head) {
+        let mut octets = Vec::new();
+        head.emit(&mut octets);
+        let _ = self.foca.add_broadcast(&octets);
+        self.lock().heads.clear();
+    }
+
+    /// Tells what version of `origin`'s head is known, so that only newer ones are taken and spread.
+    pub(crate) fn known(&mut self, origin: NodeId, version: u64) {
+        let mut shared = self.lock();
+        let known = shared.known.entry(origin).or_default();
+        *known = version.max(*known);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let burial = self.burials.values().map(|(at, _)| *at).min();
+        self.timers.keys().next().map(|(at, _)| *at).into_iter().chain(burial).min()
+    }
+
+    /// Runs due timers. `true` if this node slept through them: then nobody is judged by them, they move on.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, effects: &mut Effects) -> bool {
+        let due = self.timers.keys().next().map_or(now, |(at, _)| *at);
+        let late = now.saturating_duration_since(due);
+        if late > PAUSE {
+            let moved = std::mem::take(&mut self.timers);
+            self.timers =
+                moved.into_iter().map(|((at, sequence), timer)| ((at + late, sequence), timer)).collect();
+        }
+        while let Some((&(at, sequence), _)) = self.timers.first_key_value()
+            && at <= now
+        {
+            let timer = self.timers.remove(&(at, sequence)).expect("its key was just read");
+            self.interact(now, effects, |foca, effects| foca.handle_timer(timer, effects).is_ok());
+        }
+        let forget: Vec<_> =
+            self.burials.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| *id).collect();
+        for id in forget {
+            let Some((_, peer)) = self.burials.remove(&id) else { continue };
+            let timer = foca::Timer::RemoveDown(peer);
+            self.interact(now, effects, |foca, effects| foca.handle_timer(timer, effects).is_ok());
+        }
+        late > PAUSE
+    }
+
+    fn interact<T>(
+        &mut self,
+        now: Instant,
+        effects: &mut Effects,
+        act: impl FnOnce(&mut Foca<Peer, BoundedCodec, StdRng, HeadRumours>, &mut Effects) -> T,
+    ) -> T {
+        let backlog = self.foca.custom_broadcast_backlog();
+        self.lock().backlog = backlog;
+        let mut earlier = std::mem::take(&mut effects.touched);
+        let result = act(&mut self.foca, effects);
+        self.schedule(now, effects);
+        self.reindex(&effects.touched);
+        effects.touched.append(&mut earlier);
+        self.collect(effects);
+        self.resize();
+        result
+    }
+
+    fn collect(&mut self, effects: &mut Effects) {
+        let mut shared = lock(&self.shared);
+        effects.heads.append(&mut shared.heads);
+        effects.forged += std::mem::take(&mut shared.forged);
+    }
+
+    fn schedule(&mut self, now: Instant, effects: &mut Effects) {
+        for (after, timer) in effects.timers.drain(..) {
+            if let foca::Timer::RemoveDown(peer) = timer {
+                // A member nobody has vouched for is nothing to wait for.
+                let verified = lock(&self.shared).known.contains_key(&peer.id);
+                let after = if verified { after } else { UNVERIFIED_LIFE };
+                self.burials.insert(peer.id, (now + after, peer));
+            } else {
+                self.sequence += 1;
+                self.timers.insert((now + after, self.sequence), timer);
+            }
+        }
+    }
+
+    fn reindex(&mut self, touched: &BTreeSet<NodeId>) {
+        let seen = |member: &foca::Member<Peer>| (*member.id(), member.state() != State::Down);
+        for id in touched {
+            let member = self.foca.iter_membership_state().find(|member| member.id().id == *id);
+            member.map(|member| self.index.insert(*id, seen(member)));
+        }
+        // Members that are first heard of as dead, or forgotten, come without a notification.
+        if self.index.len() != self.foca.iter_membership_state().len() {
+            self.index =
+                self.foca.iter_membership_state().map(|member| (member.id().id, seen(member))).collect();
+        }
+        let mut shared = lock(&self.shared);
+        if shared.members.len() != self.index.len() {
+            shared.members = self.index.keys().copied().collect();
+        }
+    }
+
+    fn resize(&mut self) {
+        let size = self.foca.num_members() + 1;
+        if size != self.sized_for {
+            self.sized_for = size;
+            let _ = self.foca.set_config(config(size));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a dead member that never proved itself is remembered.
+const UNVERIFIED_LIFE: Duration = Duration::from_secs(60);
+
+/// Settings for a cluster of `size`, after memberlist's for LANs, with suspicion short enough that 100 nodes learn
+/// of a death in 10 s: a refutation needs two sweeps of gossip, some 1.5 s at 100 nodes and 20 % loss.
+fn config(size: usize) -> Config {
+    let decades = (size.max(1) as f64).log10();
+    let every = |seconds: u64, members| {
+        Some(PeriodicParams { frequency: Duration::from_secs(seconds), num_members: at_least_one(members) })
+    };
+    Config {
+        probe_period: PROBE_PERIOD,
+        probe_rtt: PROBE_RTT,
+        num_indirect_probes: at_least_one(3),
+        max_transmissions: NonZeroU8::new((4.0 * (size as f64 + 1.0).log10()).clamp(2.0, 40.0) as u8)
+            .unwrap_or(NonZeroU8::MIN),
+        suspect_to_down_after: Duration::from_secs_f64((2.0 * decades).max(4.0)),
+        remove_down_after: Some(Duration::from_secs(24 * 3600)),
+        max_packet_size: at_least_one(MAX_CONTENT),
+        notify_down_members: true,
+        periodic_announce: every(30, 1),
+        periodic_announce_to_down_members: every(65, 2),
+        periodic_gossip: Some(PeriodicParams {
+            frequency: Duration::from_millis(200),
+            num_members: at_least_one(3),
+        }),
+    }
+}
+
+fn at_least_one(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// What the engine's codec and broadcast handler share with [`Membership`].
+///
+/// The engine owns both and gives no way back to them; the lock is never contended, as one thread owns all of it.
+#[derive(Debug, Default)]
+struct Shared {
+    cluster: ClusterId,
+    /// Version of the newest head known, per origin.
+    known: BTreeMap<NodeId, u64>,
+    heads: Vec<(Head, NodeId)>,
+    backlog: usize,
+    forged: u64,
+    members: BTreeSet<NodeId>,
+}
+
+impl Shared {
+    /// Whether `peer` is known or one more may be, given those that the packet at hand already brings.
+    fn has_room(&mut self, peer: &Peer) -> Result<(), CodecError> {
+        if self.members.len() >= MAX_NODES + MAX_UNVERIFIED && !self.members.contains(&peer.id) {
+            return Err(CodecError::TooMany);
+        }
+        self.members.insert(peer.id);
+        Ok(())
+    }
+}
+
+/// The octets of the engine's packets; refuses members that can't be, and more of them than there is room for.
+struct BoundedCodec(Arc<Mutex<Shared>>);
+
+/// A member or header that is not taken.
+#[derive(Debug, thiserror::Error)]
+enum CodecError {
+    #[error(transparent)]
+    Octets(#[from] postcard::Error),
+    #[error("address that no member can have")]
+    Address,
+    #[error("more members than are kept")]
+    TooMany,
+}
+
+fn plausible(peer: &Peer) -> Result<(), CodecError> {
+    reachable(&peer.addr).then_some(()).ok_or(CodecError::Address)
+}
+
+impl Codec<Peer> for BoundedCodec {
+    type Error = CodecError;
+
+    fn encode_header(&mut self, header: &foca::Header<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
+        Ok(PostcardCodec.encode_header(header, buf)?)
+    }
+
+    fn decode_header(&mut self, buf: impl Buf) -> Result<foca::Header<Peer>, CodecError> {
+        let header: foca::Header<Peer> = PostcardCodec.decode_header(buf)?;
+        plausible(&header.src)?;
+        lock(&self.0).has_room(&header.src)?;
+        Ok(header)
+    }
+
+    fn encode_member(&mut self, member: &foca::Member<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
+        Ok(PostcardCodec.encode_member(member, buf)?)
+    }
+
+    fn decode_member(&mut self, buf: impl Buf) -> Result<foca::Member<Peer>, CodecError> {
+        let member: foca::Member<Peer> = PostcardCodec.decode_member(buf)?;
+        plausible(member.id())?;
+        lock(&self.0).has_room(member.id())?;
+        Ok(member)
+    }
+}
+
+/// Heads that travel with the engine's packets: small, and enough for whoever hears of one to pull the rest.
+struct HeadRumours(Arc<Mutex<Shared>>);
+
+/// Rumours waiting to be passed on; more are left to anti-entropy.
+const MAX_RUMOURS: usize = 64;
+
+/// What a rumour is about: a newer head of the same origin replaces an older one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RumourKey(NodeId, u64);
+
+impl Invalidates for RumourKey {
+    fn invalidates(&self, other: &Self) -> bool {
+        self.0 == other.0 && self.1 >= other.1
+    }
+}
+
+impl BroadcastHandler<Peer> for HeadRumours {
+    type Key = RumourKey;
+    type Error = std::convert::Infallible;
+
+    fn receive_item(&mut self, data: &[u8], sender: Option<&Peer>) -> Result<Option<RumourKey>, Self::Error> {
+        let mut reader = Reader::new(data);
+        let Some(head) = Head::parse(&mut reader).filter(|_| reader.end().is_some()) else { return Ok(None) };
+        let (origin, version) = (head.origin(), head.version);
+        let mut shared = lock(&self.0);
+        let Some(sender) = sender else { return Ok(Some(RumourKey(origin, version))) };
+        if shared.known.get(&origin).is_some_and(|known| *known >= version) {
+            return Ok(None);
+        }
+        let fits = shared.known.len() < MAX_NODES || shared.known.contains_key(&origin);
+        if !fits {
+            return Ok(None);
+        }
+        if !head.verify(&shared.cluster) {
+            shared.forged += 1;
+            return Ok(None);
+        }
+        shared.known.insert(origin, version);
+        shared.heads.push((head, sender.id));
+        let spread = shared.backlog < MAX_RUMOURS;
+        shared.backlog += usize::from(spread);
+        Ok(spread.then_some(RumourKey(origin, version)))
+    }
+}

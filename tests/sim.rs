@@ -1,0 +1,6 @@
+//! Clusters of any size in one thread under a virtual clock: every run of a seed is the same.
+
+#[path = "sim/gossip.rs"]
+mod gossip;
+#[path = "sim/network.rs"]
+mod network;
