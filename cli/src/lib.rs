@@ -21,6 +21,7 @@ mod ipam;
 mod output;
 mod process;
 mod sys;
+pub mod traffic;
 mod verbs;
 
 /// Parses the command line, does what it says, and tells the exit status.
@@ -37,7 +38,8 @@ pub fn main() -> ExitCode {
 fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
     let client = || Client::new(&cli.socket);
     match &cli.verb {
-        Verb::Agent(_) | Verb::Keygen | Verb::Demo(_) | Verb::Traffic(_) => Ok(()),
+        Verb::Agent(_) | Verb::Keygen | Verb::Demo(_) => Ok(()),
+        Verb::Traffic(verb) => traffic::perform(verb, screen),
         Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),
         Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),
         Verb::Run(args) => verbs::sandbox::run(args, &client()?, screen),
