@@ -10,6 +10,7 @@ pub mod gossip;
 pub mod identity;
 pub mod model;
 pub mod plan;
+pub mod sandbox;
 pub mod storage;
 
 #[cfg(feature = "io")]

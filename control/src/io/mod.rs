@@ -2,5 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "the edge: clocks, sockets, threads and chance enter here")]
 
 pub mod agent;
+mod kernel;
 pub mod namespace;
 pub mod netlink;
