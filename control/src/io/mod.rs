@@ -2,6 +2,11 @@
 #![allow(clippy::disallowed_methods, reason = "the edge: clocks, sockets, threads and chance enter here")]
 
 pub mod agent;
+mod descriptor;
+mod holding;
 mod kernel;
 pub mod namespace;
 pub mod netlink;
+mod server;
+mod streams;
+mod underlay;
