@@ -92,6 +92,9 @@ fn flags_after_the_command_belong_to_the_command() {
     let Ok(Verb::Exec(args)) = parse("weft exec s ping -c 1 --json b") else { panic!("not exec") };
     assert_eq!(args.sandbox, "s");
     assert_eq!(args.command, ["ping", "-c", "1", "--json", "b"]);
+    let Ok(Verb::Exec(args)) = parse("weft exec s -e A=1 -- -x --env B=2") else { panic!("not exec") };
+    assert_eq!((args.env.len(), args.sandbox.as_str()), (1, "s"));
+    assert_eq!(args.command, ["-x", "--env", "B=2"]);
 }
 
 #[test]
