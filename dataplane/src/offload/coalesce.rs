@@ -301,3 +301,57 @@ fn flow_hash(segment: &Segment, frame: &[u8]) -> u64 {
     let transport = u64::from(segment.datagram.transport.protocol());
     mix(mix_octets(mix_octets(u64::from(segment.port), addresses), ports), transport)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A split plan is plain data: it could not own memory if it wanted to.
+    const _: fn() = || {
+        fn is_plain_data<T: Copy>() {}
+        is_plain_data::<super::super::Split<'_>>();
+        is_plain_data::<Piece>();
+        is_plain_data::<Run>();
+    };
+
+    #[test]
+    fn tables_never_grow_or_move_however_much_is_pushed() {
+        let arena = datagrams(MAX_FRAMES);
+        let mut coalescer = Coalescer::new(UdpSegmentation::Supported);
+        let at_first = memory(&coalescer);
+        for batch in [1, 64, MAX_FRAMES, MAX_FRAMES + 1] {
+            for i in 0..batch {
+                let start = (i % MAX_FRAMES * FRAME_LEN) as u32;
+                let frame = start..start + FRAME_LEN as u32;
+                let arrival = Arrival { frame, port: 0, mtu: 1450, checksum: Checksum::KnownGood };
+                let _ = coalescer.push(&arena, &arrival);
+            }
+            assert!(!coalescer.is_empty());
+            coalescer.flush(&arena, |_| ());
+            assert_eq!(memory(&coalescer), at_first, "after {batch} frames");
+        }
+    }
+
+    const FRAME_LEN: usize = 14 + 20 + 8 + 1;
+
+    /// Datagrams of a hundred flows in turn, so that runs, pieces and flows are all used.
+    fn datagrams(count: usize) -> Vec<u8> {
+        let mut arena = Vec::new();
+        for i in 0..count {
+            arena.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+            arena.extend([0x45, 0, 0, 29, 0, 0, 0x40, 0, 64, 17, 0x26, 0xce, 10, 0, 0, 1, 10, 0, 0, 2]);
+            arena.extend([0, (i % 100) as u8, 0, 9, 0, 9, 1, 1, 0xaa]);
+        }
+        arena
+    }
+
+    type Place = (usize, usize);
+
+    /// Where the tables lie, and how large they are.
+    fn memory(coalescer: &Coalescer) -> [Place; 2] {
+        [
+            (coalescer.held.as_ptr() as usize, coalescer.held.capacity()),
+            (coalescer.pieces.as_ptr() as usize, coalescer.pieces.capacity()),
+        ]
+    }
+}

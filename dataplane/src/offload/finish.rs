@@ -3,6 +3,7 @@
 use super::split::{MAX_HEADER_LEN, Split, SplitError};
 use crate::checksum::Sum;
 use crate::wire::ethernet;
+use crate::wire::transport::Transport;
 use crate::wire::vnet::{RSC_INFO, VnetHeader};
 
 /// A frame that is ready for encapsulation.
@@ -54,8 +55,10 @@ fn add_checksum(vnet: &VnetHeader, frame: &mut [u8]) -> Result<(), SplitError> {
     if start < ethernet::HEADER_LEN || field + 2 > frame.len() {
         return Err(SplitError::OutsideFrame);
     }
-    // As the kernel's skb_checksum_help: zero means "no checksum" to UDP, and all ones is equal to it elsewhere.
-    let checksum = Sum::of(&frame[start..]).checksum_not_zero();
+    let sum = Sum::of(&frame[start..]);
+    // Zero means "no checksum" to UDP, whose field is at 6, and only to UDP.
+    let is_udp = usize::from(vnet.csum_offset) == Transport::Udp.checksum_offset();
+    let checksum = if is_udp { sum.checksum_not_zero() } else { sum.checksum() };
     frame[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
 }
