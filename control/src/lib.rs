@@ -5,13 +5,17 @@
 //! clock.
 
 pub mod api;
+pub mod cluster;
 pub mod driver;
 pub mod gossip;
 pub mod identity;
+pub mod ipam;
 pub mod model;
+pub mod network;
 pub mod plan;
-pub mod sandbox;
+pub mod reconcile;
 pub mod storage;
+pub mod timestamp;
 
 #[cfg(feature = "io")]
 pub mod io;

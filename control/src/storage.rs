@@ -1,5 +1,9 @@
 //! The port to durable state: small tables of bytes, written in atomic, fsynced batches.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 /// A table of the node's state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -74,4 +78,50 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The medium's fault.
     fn load(&self, table: Table) -> Result<Vec<Row>, StorageError>;
+}
+
+/// State in memory, for tests and simulations: it survives the node, not the process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    tables: Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+    full: AtomicBool,
+    lies: AtomicBool,
+}
+
+impl Memory {
+    /// From now on every commit fails as on a full disk, or works again.
+    pub fn fail(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// From now on every commit is carried out and reported as failed, as when fsync fails, or works again.
+    pub fn fail_after_writing(&self, lies: bool) {
+        self.lies.store(lies, Ordering::Relaxed);
+    }
+}
+
+impl Storage for Memory {
+    fn commit(&self, step: &'static str, writes: &[Write]) -> Result<(), StorageError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(StorageError { step, reason: "no space left on device".to_owned() });
+        }
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        for write in writes {
+            let place = (write.table, write.key.clone());
+            match &write.value {
+                Some(value) => tables.insert(place, value.clone()),
+                None => tables.remove(&place),
+            };
+        }
+        if self.lies.load(Ordering::Relaxed) {
+            return Err(StorageError { step, reason: "input/output error".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn load(&self, table: Table) -> Result<Vec<Row>, StorageError> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_table = tables.range((table, Vec::new())..).take_while(|((t, _), _)| *t == table);
+        Ok(of_table.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
 }

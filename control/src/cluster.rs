@@ -1,0 +1,361 @@
+//! The cluster as one node has it: networks, endpoints, address ranges, without IO.
+//!
+//! [`Cluster`] owns the gossip and decides what it carries. Input comes as messages of other nodes, as calls of the
+//! agent and as time; output is drained: messages ([`Cluster::poll_transmit`]) and events
+//! ([`Cluster::poll_event`]). Everything shown or programmed is derived from records: this node's own, which are
+//! durable, and the others', which gossip keeps.
+//!
+//! A promise (an address, a network, a range given away) is made durable through [`Storage`] before anybody can
+//! see it. The points are named: `boot`, `network-create`, `network-learn`, `network-remove`, `endpoint-attach`,
+//! `endpoint-detach`, `range-gain`, `range-grant`, `range-leave`, `peers`.
+
+mod attach;
+mod config;
+mod error;
+mod ledger;
+mod networks;
+mod publish;
+mod ranges;
+mod record;
+mod shown;
+mod start;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use weft_dataplane::segment::SegmentSpec;
+
+pub use attach::{Attach, Lease, OwnEndpoint, Ticket};
+pub use config::{ClusterConfig, Timing};
+pub use error::{Class, ClusterError};
+pub use shown::ClusterStatus;
+
+use self::attach::{Attaching, Own};
+use self::ledger::Ledger;
+use self::networks::{Network, Removed};
+use self::ranges::{Answered, Fetch, FetchKey};
+use self::record::Call;
+use self::view::View;
+use crate::gossip::{Gossip, GossipEvent, MemberState, Transmit};
+use crate::identity::Identity;
+use crate::model::{EndpointId, NetworkId, NodeId};
+use crate::timestamp::UnixMillis;
+
+/// Other names an endpoint may have.
+pub const MAX_ALIASES: usize = 16;
+/// Housekeeping: quarantine, dead nodes, reserve ranges, remembered addresses.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the agent should know.
+#[derive(Debug)]
+pub enum ClusterEvent {
+    /// An attachment asked for with [`Cluster::attach`] has an outcome.
+    Attached {
+        /// Which one.
+        ticket: Ticket,
+        /// The addresses, durably this endpoint's, or why there are none.
+        result: Result<Lease, ClusterError>,
+    },
+    /// [`Cluster::segment`] answers differently than before.
+    SegmentChanged(NetworkId),
+    /// A network has come to be known.
+    NetworkAdded(NetworkId),
+    /// A network is gone, and with it the endpoints this node had in it; their kernel side is to be taken down.
+    NetworkRemoved {
+        /// Which one.
+        network: NetworkId,
+        /// Endpoints of this node that were in it.
+        endpoints: Vec<EndpointId>,
+    },
+    /// This node has handed on its ranges and said goodbye.
+    Left,
+}
+
+/// One node's side of the cluster. See the module's documentation.
+pub struct Cluster {
+    config: ClusterConfig,
+    identity: Identity,
+    me: NodeId,
+    boot_epoch: u32,
+    gossip: Gossip,
+    ledger: Ledger,
+    rng: StdRng,
+    /// A moment on both clocks; the wall clock is read for display and for forgetting removed networks only.
+    clocks: (Instant, UnixMillis),
+    networks: BTreeMap<NetworkId, Network>,
+    removed: BTreeMap<NetworkId, Removed>,
+    endpoints: BTreeMap<EndpointId, Own>,
+    views: BTreeMap<NodeId, View>,
+    /// Since when a node does not answer.
+    down: BTreeMap<NodeId, Instant>,
+    attaching: BTreeMap<Ticket, Attaching>,
+    last_ticket: u64,
+    fetches: BTreeMap<FetchKey, Fetch>,
+    answered: VecDeque<Answered>,
+    published: BTreeMap<(NetworkId, Vec<u8>), Vec<u8>>,
+    segments: BTreeMap<NetworkId, SegmentSpec>,
+    dirty: Dirty,
+    tick_at: Instant,
+    leaving: Option<Instant>,
+    left: bool,
+    clashes: BTreeSet<NodeId>,
+    events: VecDeque<ClusterEvent>,
+}
+
+/// What is to be derived again.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// Own records of these networks.
+    records: BTreeSet<NetworkId>,
+    /// Segments of these networks.
+    segments: BTreeSet<NetworkId>,
+    /// Segments are derived at the earliest then.
+    settled: Option<Instant>,
+    /// Attachments that wait may have become possible.
+    attaching: bool,
+    /// Records could not be taken in, for want of storage.
+    views: bool,
+    /// Addresses of members to be remembered.
+    peers: bool,
+}
+
+impl Cluster {
+    /// This node.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.me
+    }
+
+    /// Times this node has started, this start included.
+    #[must_use]
+    pub fn boot_epoch(&self) -> u32 {
+        self.boot_epoch
+    }
+
+    /// The gossip, for its counters and members.
+    #[must_use]
+    pub fn gossip(&self) -> &Gossip {
+        &self.gossip
+    }
+
+    /// Contacts nodes of the cluster at these addresses until one answers.
+    pub fn join(&mut self, now: Instant, seeds: &[SocketAddr]) {
+        self.gossip.join(now, seeds);
+        self.drain(now);
+    }
+
+    /// Tells the others that this node is reached elsewhere.
+    pub fn set_advertise(&mut self, now: Instant, advertise: SocketAddr) {
+        self.config.advertise = advertise;
+        self.gossip.set_advertise(now, advertise);
+        self.dirty.segments.extend(self.networks.keys());
+        self.drain(now);
+    }
+
+    /// Hands over a datagram received on the gossip port; it is opened in place.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        self.gossip.handle_datagram(now, from, datagram);
+        self.drain(now);
+    }
+
+    /// Hands over one message received over a stream; it is opened in place.
+    pub fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) {
+        self.gossip.handle_stream(now, from, message);
+        self.drain(now);
+    }
+
+    /// Runs whatever is due; call at [`Cluster::poll_timeout`], early or late does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.gossip.handle_timeout(now);
+        if now >= self.tick_at && !self.left {
+            self.tick_at = now + TICK;
+            self.tick(now);
+        }
+        self.run_fetches(now);
+        self.expire_attaching(now);
+        self.drain(now);
+    }
+
+    /// When [`Cluster::handle_timeout`] is wanted.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.left {
+            return None;
+        }
+        let fetches = self.fetches.values().map(Fetch::due);
+        let attaching = self.attaching.values().map(Attaching::deadline);
+        let settle = self.dirty.settled.filter(|_| !self.dirty.segments.is_empty());
+        let due = [Some(self.tick_at), self.gossip.poll_timeout(), settle];
+        due.into_iter().flatten().chain(fetches).chain(attaching).min()
+    }
+
+    /// Next message to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.gossip.poll_transmit()
+    }
+
+    /// Next event.
+    pub fn poll_event(&mut self) -> Option<ClusterEvent> {
+        self.events.pop_front()
+    }
+
+    /// The segment of a network this node has endpoints in, derived from the records.
+    #[must_use]
+    pub fn segment(&self, network: NetworkId) -> Option<&SegmentSpec> {
+        self.segments.get(&network)
+    }
+
+    fn now_wall(&self, now: Instant) -> UnixMillis {
+        let elapsed = now.saturating_duration_since(self.clocks.0).as_millis();
+        UnixMillis(self.clocks.1.0.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)))
+    }
+
+    /// Takes in what gossip has to say, then derives what follows from it.
+    fn drain(&mut self, now: Instant) {
+        while let Some(event) = self.gossip.poll_event() {
+            match event {
+                GossipEvent::MemberUp(id) | GossipEvent::MemberMoved(id) => self.member_up(id),
+                GossipEvent::MemberDown(id) => self.member_down(now, id),
+                GossipEvent::MemberLeft(id) => self.member_left(id),
+                GossipEvent::RecordsChanged { origin } => self.absorb(now, origin),
+                GossipEvent::Rpc { from, body } => self.handle_call(now, from, &body),
+                GossipEvent::IdentityClash(id) => drop(self.clashes.insert(id)),
+            }
+        }
+        self.settle(now);
+    }
+
+    fn member_up(&mut self, id: NodeId) {
+        self.down.remove(&id);
+        self.dirty.peers = true;
+        self.member_changed(id);
+    }
+
+    fn member_down(&mut self, now: Instant, id: NodeId) {
+        self.down.entry(id).or_insert(now);
+        self.member_changed(id);
+    }
+
+    fn member_left(&mut self, id: NodeId) {
+        self.member_changed(id);
+        self.down.remove(&id);
+        self.views.remove(&id);
+        self.dirty.peers = true;
+    }
+
+    /// Segments it is in change, and who stands in for absent authors of definitions may.
+    fn member_changed(&mut self, id: NodeId) {
+        if let Some(view) = self.views.get(&id) {
+            self.dirty.segments.extend(view.networks());
+        }
+        self.dirty.records.extend(self.networks.keys().chain(self.removed.keys()));
+        self.dirty.attaching = true;
+    }
+
+    /// Takes in everything an origin says.
+    fn absorb(&mut self, now: Instant, origin: NodeId) {
+        if origin == self.me {
+            return;
+        }
+        let (view, relayed) = View::decode(self.gossip.records(origin));
+        let removals: Vec<_> = relayed.removals.iter().map(|(id, octets)| (*id, octets.to_vec())).collect();
+        let definitions: Vec<_> = (relayed.definitions.iter())
+            .filter(|(id, _)| !self.networks.contains_key(id) && !self.removed.contains_key(id))
+            .map(|(id, octets)| (*id, octets.to_vec()))
+            .collect();
+        for (network, statement) in removals {
+            self.hear_removal(now, network, &statement);
+        }
+        for (network, statement) in definitions {
+            self.hear_definition(now, network, &statement);
+        }
+        let before = self.views.insert(origin, view).unwrap_or_default();
+        let view = &self.views[&origin];
+        self.dirty.segments.extend(view.differing(&before));
+        let changed = view.ranges.iter().filter(|(key, ranges)| before.ranges.get(key) != Some(ranges));
+        let claims: Vec<_> =
+            changed.map(|(&(network, pool, _), ranges)| (network, pool, ranges.clone())).collect();
+        for (network, pool, ranges) in claims {
+            self.hear_ranges(now, origin, network, pool, &ranges);
+        }
+        let alive = self.gossip.member(origin).is_some_and(|member| member.state == MemberState::Alive);
+        if !alive {
+            self.down.entry(origin).or_insert(now);
+        }
+    }
+
+    fn handle_call(&mut self, now: Instant, from: NodeId, body: &[u8]) {
+        match record::decode(body) {
+            Some(Call::Request { number, network, pool, want }) => {
+                self.serve(now, from, number, network, pool, want);
+            }
+            Some(Call::Answer { number, answer }) => self.handle_answer(now, from, number, answer),
+            None => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.wake_addresses(now);
+        self.forget_dead(now);
+        self.forget_removed(now);
+        self.remember_peers();
+        if std::mem::take(&mut self.dirty.views) {
+            let origins: Vec<NodeId> = self.gossip.origins().collect();
+            for origin in origins {
+                self.views.remove(&origin);
+                self.absorb(now, origin);
+            }
+        }
+        self.fetch_reserves(now);
+        self.finish_leaving(now);
+    }
+
+    /// Segments with entries of a node that has been dead too long are derived again, without it.
+    fn forget_dead(&mut self, now: Instant) {
+        let long = self.config.timing.forget_dead;
+        let tick = TICK * 2;
+        for (id, &since) in &self.down {
+            let dead = now.saturating_duration_since(since);
+            if dead >= long && dead < long + tick {
+                self.dirty.segments.extend(self.views.get(id).into_iter().flat_map(View::networks));
+            }
+        }
+    }
+
+    /// Whether a node's endpoints still count.
+    fn is_remembered(&self, now: Instant, id: NodeId) -> bool {
+        let long = self.config.timing.forget_dead;
+        self.down.get(&id).is_none_or(|&since| now.saturating_duration_since(since) < long)
+    }
+
+    fn is_alive(&self, id: NodeId) -> bool {
+        id == self.me || self.gossip.member(id).is_some_and(|member| member.state == MemberState::Alive)
+    }
+
+    /// Nodes that answer, this one included.
+    fn alive(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.gossip
+            .members()
+            .filter(|member| member.id != self.me && member.state == MemberState::Alive)
+            .map(|member| member.id)
+            .chain([self.me])
+    }
+
+    /// Derives what is dirty: attachments that wait, own records, segments.
+    fn settle(&mut self, now: Instant) {
+        if self.left {
+            return;
+        }
+        if std::mem::take(&mut self.dirty.attaching) {
+            self.progress_attaching(now);
+        }
+        self.publish(now);
+        if !self.dirty.segments.is_empty() && self.dirty.settled.is_none_or(|at| at <= now) {
+            self.derive_segments(now);
+            self.dirty.settled = Some(now + self.config.timing.settle);
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Endpoints of this node: addresses found, promised, announced, given back.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+use weft_dataplane::wire::MacAddr;
+
+use super::ranges::FetchKey;
+use super::record::{Endpoint, encode};
+use super::start::rest_key;
+use super::{Cluster, ClusterError, ClusterEvent, MAX_ALIASES, ledger};
+use crate::ipam::{Range, Standing};
+use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::storage::Table;
+
+/// A wish to attach a sandbox to a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attach {
+    /// The network.
+    pub network: NetworkId,
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// Its name.
+    pub name: Name,
+    /// A certain IPv4 address.
+    pub ip4: Option<Ipv4Addr>,
+    /// A certain IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
+    /// A certain MAC address.
+    pub mac: Option<MacAddr>,
+    /// Further names.
+    pub aliases: Vec<Name>,
+}
+
+/// Names an attachment under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What an endpoint has, durably.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its network.
+    pub network: NetworkId,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its addresses, each with the prefix length of its subnet; IPv4 first.
+    pub addresses: Vec<IpNet>,
+    /// Largest IP packet, octets.
+    pub mtu: u16,
+}
+
+/// An endpoint of this node, as after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnEndpoint {
+    /// What it has.
+    pub lease: Lease,
+    /// The sandbox it is of.
+    pub sandbox: SandboxId,
+    /// Name of the sandbox when it was attached.
+    pub name: Name,
+    /// Its further names.
+    pub aliases: Vec<Name>,
+}
+
+/// An endpoint of this node, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Own {
+    pub(super) network: NetworkId,
+    pub(super) endpoint: Endpoint,
+    /// Whether others are told. Not a promise: after a restart everything stored is announced.
+    #[serde(skip)]
+    pub(super) announced: bool,
+}
+
+/// An attachment that waits for addresses.
+#[derive(Debug)]
+pub(super) struct Attaching {
+    wish: Attach,
+    deadline: Instant,
+    /// Sources of addresses that have nothing.
+    refused: BTreeMap<FetchKey, Refusal>,
+}
+
+impl Attaching {
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(super) fn network(&self) -> NetworkId {
+        self.wish.network
+    }
+}
+
+/// Why a source has no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Exhausted,
+    Taken,
+    Unreachable(String),
+}
+
+/// What a search for one address came to.
+enum Found {
+    Address(usize, u128),
+    /// It must be fetched first.
+    Missing(FetchKey),
+}
+
+impl Cluster {
+    /// Asks for an attachment; the outcome comes as [`ClusterEvent::Attached`], at once when addresses are at hand.
+    ///
+    /// # Errors
+    /// The wish cannot be fulfilled, whatever other nodes have; nothing was promised.
+    pub fn attach(&mut self, now: Instant, wish: Attach) -> Result<Ticket, ClusterError> {
+        self.check_here()?;
+        self.check_wish(&wish)?;
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let deadline = now + self.config.timing.patience;
+        self.attaching.insert(ticket, Attaching { wish, deadline, refused: BTreeMap::new() });
+        self.progress(now, ticket);
+        self.settle(now);
+        Ok(ticket)
+    }
+
+    /// Tells the others of an endpoint whose kernel side is ready.
+    ///
+    /// # Errors
+    /// There is no such endpoint here, perhaps because its network was removed meanwhile.
+    pub fn announce(&mut self, now: Instant, endpoint: EndpointId) -> Result<(), ClusterError> {
+        let own = self.endpoints.get_mut(&endpoint).ok_or(ClusterError::NoEndpoint(endpoint))?;
+        own.announced = true;
+        self.dirty.records.insert(own.network);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Gives an endpoint up; its addresses rest before they are handed out again.
+    ///
+    /// # Errors
+    /// There is no such endpoint, or the state cannot be made durable; then it is still there.
+    pub fn detach(&mut self, now: Instant, endpoint: EndpointId) -> Result<(), ClusterError> {
+        let own = self.endpoints.get(&endpoint).ok_or(ClusterError::NoEndpoint(endpoint))?;
+        let id = own.network;
+        let network = self.networks.get(&id);
+        let places: Vec<(usize, u128)> =
+            own.endpoint.ips.iter().filter_map(|&ip| network.and_then(|n| n.pool_of(ip))).collect();
+        let mut rows = vec![ledger::delete(Table::Endpoints, endpoint.0)];
+        rows.extend(
+            places.iter().map(|&(pool, a)| ledger::put(Table::Quarantine, rest_key(id, pool, a), Vec::new())),
+        );
+        self.ledger.commit("endpoint-detach", rows)?;
+        self.endpoints.remove(&endpoint);
+        let until = now + self.config.timing.quarantine;
+        if let Some(network) = self.networks.get_mut(&id) {
+            for (pool, address) in places {
+                network.pools[pool].pool.release(address, until);
+            }
+        }
+        self.touch(id);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Endpoints of this node, in order of ids.
+    pub fn own_endpoints(&self) -> impl Iterator<Item = OwnEndpoint> + '_ {
+        self.endpoints.iter().map(|(&id, own)| OwnEndpoint {
+            lease: self.lease(id, own),
+            sandbox: own.endpoint.sandbox,
+            name: own.endpoint.name.clone(),
+            aliases: own.endpoint.aliases.clone(),
+        })
+    }
+
+    fn check_wish(&self, wish: &Attach) -> Result<(), ClusterError> {
+        let network = self.networks.get(&wish.network).ok_or(ClusterError::NoNetwork(wish.network.long()))?;
+        let of_sandbox =
+            |sandbox: SandboxId, network: NetworkId| sandbox == wish.sandbox && network == wish.network;
+        let attached = self.endpoints.values().any(|own| of_sandbox(own.endpoint.sandbox, own.network));
+        let attaching =
+            self.attaching.values().any(|other| of_sandbox(other.wish.sandbox, other.wish.network));
+        let name = || self.names().remove(&wish.network).unwrap_or_default();
+        if attached || attaching {
+            return Err(ClusterError::Attached { sandbox: wish.name.to_string(), network: name() });
+        }
+        if wish.aliases.len() > MAX_ALIASES {
+            return Err(ClusterError::Aliases(wish.aliases.len()));
+        }
+        for ip in fixed(wish) {
+            let (pool, number) = network.pool_of(ip).ok_or(ClusterError::OutsideSubnets(ip))?;
+            if matches!(network.pools[pool].pool.standing(number), Standing::Taken | Standing::Reserved) {
+                return Err(ClusterError::AddressTaken);
+            }
+        }
+        self.check_mac(wish, name)
+    }
+
+    fn check_mac(&self, wish: &Attach, network: impl Fn() -> String) -> Result<(), ClusterError> {
+        let Some(mac) = wish.mac else { return Ok(()) };
+        if !mac.is_assignable() {
+            return Err(ClusterError::Mac(mac.to_string()));
+        }
+        let holder =
+            self.endpoints.values().find(|own| own.network == wish.network && own.endpoint.mac() == mac);
+        match holder {
+            Some(own) => Err(ClusterError::MacTaken {
+                mac: mac.to_string(),
+                network: network(),
+                holder: own.endpoint.name.to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Tries every attachment that waits.
+    pub(super) fn progress_attaching(&mut self, now: Instant) {
+        let waiting: Vec<Ticket> = self.attaching.keys().copied().collect();
+        for ticket in waiting {
+            self.progress(now, ticket);
+        }
+    }
+
+    /// Finds addresses and promises them, or fetches what is missing, or fails.
+    fn progress(&mut self, now: Instant, ticket: Ticket) {
+        let Some(attaching) = self.attaching.get(&ticket) else { return };
+        let result = match self.find_all(attaching) {
+            Ok(found) => {
+                let missing: Vec<FetchKey> = found.iter().filter_map(Found::missing).collect();
+                if !missing.is_empty() {
+                    for key in missing {
+                        self.fetch(now, key);
+                    }
+                    return;
+                }
+                let places: Vec<(usize, u128)> = found.iter().filter_map(Found::address).collect();
+                let wish = attaching.wish.clone();
+                self.promise(now, wish, &places)
+            }
+            Err(error) => Err(error),
+        };
+        self.attaching.remove(&ticket);
+        self.events.push_back(ClusterEvent::Attached { ticket, result });
+    }
+
+    fn find_all(&self, attaching: &Attaching) -> Result<Vec<Found>, ClusterError> {
+        let wish = &attaching.wish;
+        let network = self.networks.get(&wish.network).ok_or(ClusterError::Removed(wish.network))?;
+        let families = [wish.ip4.map(IpAddr::V4), wish.ip6.map(IpAddr::V6)];
+        let mut found = Vec::new();
+        for (fixed, v4) in families.into_iter().zip([true, false]) {
+            let has = network.pools.iter().any(|state| is_v4(state.pool.space().subnet()) == v4);
+            if let Some(ip) = fixed {
+                found.push(self.find_exact(attaching, ip)?);
+            } else if has {
+                found.push(self.find_any(attaching, v4)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn find_exact(&self, attaching: &Attaching, ip: IpAddr) -> Result<Found, ClusterError> {
+        let id = attaching.wish.network;
+        let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
+        let (pool, number) = network.pool_of(ip).ok_or(ClusterError::OutsideSubnets(ip))?;
+        let key = FetchKey { network: id, pool, exact: Some(number) };
+        match network.pools[pool].pool.standing(number) {
+            Standing::Free => Ok(Found::Address(pool, number)),
+            Standing::Taken | Standing::Reserved => Err(ClusterError::AddressTaken),
+            Standing::Outside => Err(ClusterError::OutsideSubnets(ip)),
+            Standing::Contested => Err(ClusterError::Contested { network: self.name_of(id) }),
+            Standing::Foreign(_) => match attaching.refused.get(&key) {
+                Some(refusal) => Err(self.refusal(id, refusal)),
+                None => Ok(Found::Missing(key)),
+            },
+        }
+    }
+
+    /// The next free address of a family, from the first subnet that has one or can get one.
+    fn find_any(&self, attaching: &Attaching, v4: bool) -> Result<Found, ClusterError> {
+        let id = attaching.wish.network;
+        let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
+        let of_family =
+            || network.pools.iter().enumerate().filter(|(_, state)| is_v4(state.pool.space().subnet()) == v4);
+        let wanted = fixed(&attaching.wish).collect::<Vec<_>>();
+        for (pool, state) in of_family() {
+            let subnet = state.pool.space().subnet();
+            let avoid = |number| {
+                let ip = Range::address(subnet, number);
+                wanted.contains(&ip) || self.is_shown_elsewhere(id, ip)
+            };
+            if let Some(number) = state.pool.pick(avoid) {
+                return Ok(Found::Address(pool, number));
+            }
+        }
+        let mut worst = None;
+        for (pool, _) in of_family() {
+            let key = FetchKey { network: id, pool, exact: None };
+            match attaching.refused.get(&key) {
+                None => return Ok(Found::Missing(key)),
+                Some(refusal @ Refusal::Unreachable(_)) => worst = Some(refusal),
+                Some(_) => {}
+            }
+        }
+        Err(self.refusal(id, worst.unwrap_or(&Refusal::Exhausted)))
+    }
+
+    /// Whether another node shows an endpoint on an address that is ours to give: it runs on a copied or old disk.
+    fn is_shown_elsewhere(&self, id: NetworkId, ip: IpAddr) -> bool {
+        let endpoints = self.views.values().filter_map(|view| view.endpoints.get(&id));
+        endpoints.flat_map(BTreeMap::values).any(|endpoint| endpoint.ips.contains(&ip))
+    }
+
+    fn refusal(&self, network: NetworkId, refusal: &Refusal) -> ClusterError {
+        match refusal {
+            Refusal::Exhausted => ClusterError::Exhausted,
+            Refusal::Taken => ClusterError::AddressTaken,
+            Refusal::Unreachable(reason) => {
+                ClusterError::Unreachable { network: self.name_of(network), reason: reason.clone() }
+            }
+        }
+    }
+
+    pub(super) fn name_of(&self, network: NetworkId) -> String {
+        self.names().remove(&network).unwrap_or_else(|| network.short())
+    }
+
+    /// Makes an endpoint durable, which is the promise of its addresses.
+    fn promise(
+        &mut self,
+        now: Instant,
+        wish: Attach,
+        places: &[(usize, u128)],
+    ) -> Result<Lease, ClusterError> {
+        let Attach { network: id, sandbox, name, mac, aliases, .. } = wish;
+        let mac = mac.unwrap_or_else(|| self.fresh_mac(id));
+        let endpoint = EndpointId(self.rng.random());
+        let mobility = self.mobility_after(id, mac);
+        let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
+        let ip = |&(pool, number): &(usize, u128)| {
+            Range::address(network.pools[pool].pool.space().subnet(), number)
+        };
+        let body = Endpoint::new(mac, places.iter().map(ip).collect(), sandbox, name, aliases, mobility);
+        let own = Own { network: id, endpoint: body, announced: false };
+        let mut rows = vec![ledger::put(Table::Endpoints, endpoint.0, encode(&own))];
+        rows.extend(places.iter().map(|&(pool, a)| ledger::delete(Table::Quarantine, rest_key(id, pool, a))));
+        self.ledger.commit("endpoint-attach", rows)?;
+        let lease = self.lease(endpoint, &own);
+        if let Some(network) = self.networks.get_mut(&id) {
+            for &(pool, number) in places {
+                network.pools[pool].pool.take(number, endpoint);
+            }
+        }
+        self.endpoints.insert(endpoint, own);
+        self.touch(id);
+        let _ = now;
+        Ok(lease)
+    }
+
+    /// Own records and segments follow; others' VNIs here may move too.
+    fn touch(&mut self, id: NetworkId) {
+        self.dirty.records.insert(id);
+        self.dirty.records.extend(self.endpoints.values().map(|own| own.network));
+        self.dirty.segments.insert(id);
+        self.dirty.segments.extend(self.segments.keys());
+        // The agent's own change is not one of a burst: derive at once.
+        self.dirty.settled = None;
+    }
+
+    /// A random locally administered address that nobody in the network has.
+    fn fresh_mac(&mut self, id: NetworkId) -> MacAddr {
+        loop {
+            let mac = MacAddr::local_from_random(self.rng.random());
+            if self.mobility_of(id, mac).is_none() {
+                return mac;
+            }
+        }
+    }
+
+    /// The counter that makes this node the place of a MAC address.
+    fn mobility_after(&self, id: NetworkId, mac: MacAddr) -> u32 {
+        self.mobility_of(id, mac).map_or(0, |seen| seen.saturating_add(1))
+    }
+
+    fn mobility_of(&self, id: NetworkId, mac: MacAddr) -> Option<u32> {
+        let own = self.endpoints.values().filter(|own| own.network == id).map(|own| &own.endpoint);
+        let others =
+            self.views.values().filter_map(|view| view.endpoints.get(&id)).flat_map(BTreeMap::values);
+        own.chain(others).filter(|endpoint| endpoint.mac() == mac).map(|endpoint| endpoint.mobility).max()
+    }
+
+    fn lease(&self, endpoint: EndpointId, own: &Own) -> Lease {
+        let network = self.networks.get(&own.network);
+        let with_prefix = |&ip: &IpAddr| {
+            let pool =
+                network.and_then(|n| n.pool_of(ip).map(|(pool, _)| n.pools[pool].pool.space().subnet()));
+            pool.and_then(|subnet| IpNet::new(ip, subnet.prefix_len()).ok())
+                .unwrap_or_else(|| IpNet::from(ip))
+        };
+        Lease {
+            endpoint,
+            network: own.network,
+            mac: own.endpoint.mac(),
+            addresses: own.endpoint.ips.iter().map(with_prefix).collect(),
+            mtu: self.mtu(own.network),
+        }
+    }
+
+    /// A source of addresses has nothing for those who wait for it.
+    pub(super) fn refuse_attaching(&mut self, key: FetchKey, refusal: &Refusal) {
+        for attaching in self.attaching.values_mut().filter(|a| a.wish.network == key.network) {
+            attaching.refused.insert(key, refusal.clone());
+        }
+    }
+
+    /// Ends attachments whose patience is over.
+    pub(super) fn expire_attaching(&mut self, now: Instant) {
+        let over: Vec<Ticket> =
+            self.attaching.iter().filter(|(_, a)| a.deadline <= now).map(|(&ticket, _)| ticket).collect();
+        for ticket in over {
+            let Some(attaching) = self.attaching.remove(&ticket) else { continue };
+            let waited = self.config.timing.patience.as_secs_f32();
+            let network = self.name_of(attaching.wish.network);
+            let reason = attaching.refused.into_values().find_map(|refusal| match refusal {
+                Refusal::Unreachable(reason) => Some(reason),
+                Refusal::Exhausted | Refusal::Taken => None,
+            });
+            let reason = reason.unwrap_or_else(|| format!("no answer from their owners in {waited} s"));
+            let result = Err(ClusterError::Unreachable { network, reason });
+            self.events.push_back(ClusterEvent::Attached { ticket, result });
+        }
+    }
+
+    /// Ends the attachments of a network that is gone.
+    pub(super) fn fail_attaching(&mut self, network: NetworkId) {
+        let gone: Vec<Ticket> = self
+            .attaching
+            .iter()
+            .filter(|(_, a)| a.wish.network == network)
+            .map(|(&ticket, _)| ticket)
+            .collect();
+        for ticket in gone {
+            self.attaching.remove(&ticket);
+            self.events
+                .push_back(ClusterEvent::Attached { ticket, result: Err(ClusterError::Removed(network)) });
+        }
+    }
+}
+
+impl Found {
+    fn missing(&self) -> Option<FetchKey> {
+        match self {
+            Self::Missing(key) => Some(*key),
+            Self::Address(..) => None,
+        }
+    }
+
+    fn address(&self) -> Option<(usize, u128)> {
+        match self {
+            Self::Address(pool, number) => Some((*pool, *number)),
+            Self::Missing(_) => None,
+        }
+    }
+}
+
+fn fixed(wish: &Attach) -> impl Iterator<Item = IpAddr> {
+    [wish.ip4.map(IpAddr::V4), wish.ip6.map(IpAddr::V6)].into_iter().flatten()
+}
+
+fn is_v4(net: IpNet) -> bool {
+    matches!(net, IpNet::V4(_))
+}

@@ -1,0 +1,338 @@
+//! Networks: made, learned, named, removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
+use weft_dataplane::wire::Vni;
+
+use super::record::{DEFINITION, REMOVAL, Removal, hear, state};
+use super::{Cluster, ClusterError, ClusterEvent, ledger};
+use crate::api::NetworkCreate;
+use crate::ipam::{Pool, VersionedMap};
+use crate::model::{EndpointId, NetworkId, NodeId};
+use crate::network::{Definition, NetworkWish, Options};
+use crate::reconcile::automatic_vni;
+use crate::storage::{Table, Write};
+use crate::timestamp::UnixMillis;
+
+/// Networks a node knows; further ones of others are not taken in.
+const MAX_NETWORKS: usize = 4_096;
+/// Removed networks a node remembers.
+const MAX_REMOVED: usize = 65_536;
+/// Nodes that hand on a definition beside its creator and the nodes in the network.
+const SPONSORS: usize = 3;
+
+/// A network as this node knows it.
+pub(super) struct Network {
+    pub(super) definition: Definition,
+    /// The definition as its creator signed it.
+    pub(super) statement: Vec<u8>,
+    pub(super) options: Options,
+    pub(super) pools: Vec<PoolState>,
+}
+
+/// A subnet and what has been heard of it.
+pub(super) struct PoolState {
+    pub(super) pool: Pool,
+    /// What other nodes have published: a grant that its receiver has published need not be repeated.
+    pub(super) heard: VersionedMap,
+    /// No reserve is asked for before, after one could not be had.
+    pub(super) reserve_after: Option<Instant>,
+}
+
+/// A network that is gone.
+pub(super) struct Removed {
+    pub(super) author: NodeId,
+    pub(super) at: UnixMillis,
+    pub(super) statement: Vec<u8>,
+}
+
+impl Network {
+    /// The network of a statement, if the statement is its creator's and sound.
+    pub(super) fn open(id: NetworkId, statement: &[u8], me: NodeId) -> Option<Self> {
+        let (author, definition): (NodeId, Definition) = hear(DEFINITION, statement)?;
+        let options = definition.check().ok()?;
+        let pool = |subnet: &crate::network::Subnet| PoolState {
+            pool: Pool::new(me, subnet.space(), author),
+            heard: VersionedMap::default(),
+            reserve_after: None,
+        };
+        let pools = definition.subnets.iter().map(pool).collect();
+        let statement = statement.to_vec();
+        (definition.id == id && definition.creator == author).then_some(Self {
+            definition,
+            statement,
+            options,
+            pools,
+        })
+    }
+
+    /// The pool that holds `ip`.
+    pub(super) fn pool_of(&self, ip: IpAddr) -> Option<(usize, u128)> {
+        self.pools.iter().enumerate().find_map(|(index, state)| Some((index, state.pool.locate(ip)?)))
+    }
+
+    pub(super) fn take(&mut self, ip: IpAddr, endpoint: EndpointId) {
+        if let Some((index, number)) = self.pool_of(ip) {
+            self.pools[index].pool.take(number, endpoint);
+        }
+    }
+}
+
+impl Removed {
+    pub(super) fn open(id: NetworkId, statement: &[u8]) -> Option<Self> {
+        let (author, removal): (NodeId, Removal) = hear(REMOVAL, statement)?;
+        (removal.network == id).then(|| Self { author, at: removal.at, statement: statement.to_vec() })
+    }
+}
+
+impl Cluster {
+    /// Makes a network; it is durable, and published with the next [`Cluster::poll_transmit`].
+    ///
+    /// # Errors
+    /// The wishes are refused, or the state cannot be made durable; nothing was made.
+    pub fn create_network(
+        &mut self,
+        now: Instant,
+        request: NetworkCreate,
+    ) -> Result<NetworkId, ClusterError> {
+        self.check_here()?;
+        let wish = NetworkWish::parse(request)?;
+        let names = self.names();
+        if names.values().any(|name| name == wish.name().as_str()) {
+            return Err(ClusterError::NameTaken(wish.name().to_string()));
+        }
+        self.check_vni(wish.name().as_str(), wish.options().vni, &names)?;
+        let id = self.fresh_network_id();
+        let used: Vec<IpNet> =
+            self.networks.values().flat_map(|n| n.definition.subnets.iter().map(|s| s.prefix)).collect();
+        let definition = wish.define(id, self.me, self.now_wall(now), &used, &self.underlay())?;
+        let statement = state(&self.identity, DEFINITION, &definition);
+        let Some(network) = Network::open(id, &statement, self.me) else {
+            return Err(ClusterError::Corrupt { what: "definition" });
+        };
+        self.ledger.commit("network-create", vec![ledger::put(Table::Networks, id.0, statement)])?;
+        self.add_network(id, network);
+        self.settle(now);
+        Ok(id)
+    }
+
+    /// Removes a network for good, on every node.
+    ///
+    /// # Errors
+    /// Endpoints are in it as far as this node knows, or the state cannot be made durable; nothing was removed.
+    pub fn remove_network(&mut self, now: Instant, id: NetworkId) -> Result<(), ClusterError> {
+        self.check_here()?;
+        if !self.networks.contains_key(&id) {
+            return Err(ClusterError::NoNetwork(id.long()));
+        }
+        let endpoints = self.endpoints_in_view(now, id);
+        let attaching = self.attaching.values().any(|attaching| attaching.network() == id);
+        if !endpoints.is_empty() || attaching {
+            let name = self.names().remove(&id).unwrap_or_default();
+            return Err(ClusterError::Active { name, endpoints });
+        }
+        let removal = Removal { network: id, at: self.now_wall(now) };
+        let statement = state(&self.identity, REMOVAL, &removal);
+        self.drop_network(now, id, &statement)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The network meant by an id, a name as shown, or the beginning of an id.
+    ///
+    /// # Errors
+    /// None or several could be meant.
+    pub fn resolve(&self, text: &str) -> Result<NetworkId, ClusterError> {
+        let by_id = self.networks.keys().find(|id| id.long() == text || id.to_string() == text);
+        if let Some(&id) = by_id {
+            return Ok(id);
+        }
+        if let Some((id, _)) = self.names().into_iter().find(|(_, name)| name == text) {
+            return Ok(id);
+        }
+        let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let begins = |id: &&NetworkId| hex && id.long().starts_with(&text.to_ascii_lowercase());
+        let found: Vec<NetworkId> = self.networks.keys().filter(begins).copied().collect();
+        match found[..] {
+            [id] => Ok(id),
+            [] => Err(ClusterError::NoNetwork(text.chars().take(80).collect())),
+            _ => {
+                let name = text.chars().take(80).collect();
+                Err(ClusterError::Ambiguous { name, matches: found.len(), by: "based on ID prefix" })
+            }
+        }
+    }
+
+    /// Names as shown: of several networks of one name the oldest has it, the others add `~` and the beginning of
+    /// their id, so that every node shows the same and none is lost.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<NetworkId, String> {
+        let mut ordered: Vec<&Definition> = self.networks.values().map(|n| &n.definition).collect();
+        ordered.sort_by_key(|definition| definition.precedence());
+        let mut taken = BTreeSet::new();
+        let mut names = BTreeMap::new();
+        for definition in ordered {
+            let hex = definition.id.to_string();
+            let marked = [4, 8, 32].map(|digits| format!("{}~{}", definition.name, &hex[..digits]));
+            let candidates = [definition.name.to_string()].into_iter().chain(marked);
+            let name = candidates.into_iter().find(|name| !taken.contains(name)).unwrap_or(hex);
+            taken.insert(name.clone());
+            names.insert(definition.id, name);
+        }
+        names
+    }
+
+    /// Whether this node takes part at all.
+    pub(super) fn check_here(&self) -> Result<(), ClusterError> {
+        if self.left || self.leaving.is_some() { Err(ClusterError::Left) } else { Ok(()) }
+    }
+
+    fn check_vni(
+        &self,
+        name: &str,
+        vni: Option<Vni>,
+        names: &BTreeMap<NetworkId, String>,
+    ) -> Result<(), ClusterError> {
+        let Some(vni) = vni else { return Ok(()) };
+        let holder = self.networks.iter().find(|(_, network)| network.options.vni == Some(vni));
+        let Some(other) = holder.and_then(|(id, _)| names.get(id).cloned()) else { return Ok(()) };
+        Err(ClusterError::VniTaken { vni: vni.into(), name: name.to_owned(), other })
+    }
+
+    fn fresh_network_id(&mut self) -> NetworkId {
+        loop {
+            let id = NetworkId(self.rng.random());
+            if !self.networks.contains_key(&id) && !self.removed.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Where hosts are: default subnets keep away from their neighbourhood.
+    fn underlay(&self) -> Vec<IpNet> {
+        let hosts = self.gossip.members().map(|member| member.addr.ip()).chain([self.config.advertise.ip()]);
+        hosts.map(IpNet::from).collect()
+    }
+
+    fn add_network(&mut self, id: NetworkId, network: Network) {
+        self.networks.insert(id, network);
+        self.dirty.records.insert(id);
+        self.dirty.segments.insert(id);
+        self.dirty.attaching = true;
+        self.events.push_back(ClusterEvent::NetworkAdded(id));
+    }
+
+    /// Takes in a definition that another node hands on.
+    pub(super) fn hear_definition(&mut self, now: Instant, id: NetworkId, statement: &[u8]) {
+        let known = self.networks.contains_key(&id) || self.removed.contains_key(&id);
+        if known || self.networks.len() >= MAX_NETWORKS {
+            return;
+        }
+        let Some(network) = Network::open(id, statement, self.me) else { return };
+        let row = ledger::put(Table::Networks, id.0, statement.to_vec());
+        if self.ledger.commit("network-learn", vec![row]).is_err() {
+            self.dirty.views = true;
+            return;
+        }
+        self.add_network(id, network);
+        self.hear_ranges_again(now, id);
+    }
+
+    /// Ranges of a network may have been heard before the network itself.
+    fn hear_ranges_again(&mut self, now: Instant, id: NetworkId) {
+        let heard: Vec<_> = (self.views.iter())
+            .flat_map(|(&origin, view)| {
+                let of_network = view.ranges.iter().filter(|((network, ..), _)| *network == id);
+                of_network.map(move |(&(_, pool, _), ranges)| (origin, pool, ranges.clone()))
+            })
+            .collect();
+        for (origin, pool, ranges) in heard {
+            self.hear_ranges(now, origin, id, pool, &ranges);
+        }
+    }
+
+    /// Takes in that a network is gone. Removal wins over everything, on every node.
+    pub(super) fn hear_removal(&mut self, now: Instant, id: NetworkId, statement: &[u8]) {
+        if self.removed.contains_key(&id) || self.removed.len() >= MAX_REMOVED {
+            return;
+        }
+        let Some(removed) = Removed::open(id, statement) else { return };
+        if removed.is_older_than(self.config.timing.forget_removed, self.now_wall(now)) {
+            return;
+        }
+        if self.drop_network(now, id, statement).is_err() {
+            self.dirty.views = true;
+        }
+    }
+
+    fn drop_network(&mut self, now: Instant, id: NetworkId, statement: &[u8]) -> Result<(), ClusterError> {
+        let Some(removed) = Removed::open(id, statement) else {
+            return Err(ClusterError::Corrupt { what: "removal" });
+        };
+        let drained: Vec<EndpointId> = self
+            .endpoints
+            .iter()
+            .filter(|(_, own)| own.network == id)
+            .map(|(&endpoint, _)| endpoint)
+            .collect();
+        let mut writes: Vec<Write> =
+            drained.iter().map(|endpoint| ledger::delete(Table::Endpoints, endpoint.0)).collect();
+        for table in [Table::Ranges, Table::Quarantine, Table::Networks] {
+            writes.extend(self.ledger.rows(table, &id.0).map(|(key, _)| ledger::delete(table, key)));
+        }
+        writes.push(ledger::put(Table::Removed, id.0, statement.to_vec()));
+        self.ledger.commit("network-remove", writes)?;
+        for endpoint in &drained {
+            self.endpoints.remove(endpoint);
+        }
+        let known = self.networks.remove(&id).is_some();
+        self.removed.insert(id, removed);
+        self.fetches.retain(|key, _| key.network != id);
+        self.fail_attaching(id);
+        self.segments.remove(&id);
+        self.dirty.records.insert(id);
+        let _ = now;
+        if known {
+            self.events.push_back(ClusterEvent::NetworkRemoved { network: id, endpoints: drained });
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_removed(&mut self, now: Instant) {
+        let wall = self.now_wall(now);
+        let limit = self.config.timing.forget_removed;
+        let old: Vec<NetworkId> =
+            self.removed.iter().filter(|(_, r)| r.is_older_than(limit, wall)).map(|(&id, _)| id).collect();
+        if old.is_empty() {
+            return;
+        }
+        let writes = old.iter().map(|id| ledger::delete(Table::Removed, id.0)).collect();
+        if self.ledger.commit("network-remove", writes).is_ok() {
+            for id in old {
+                self.removed.remove(&id);
+                self.dirty.records.insert(id);
+            }
+        }
+    }
+
+    /// Whether this node is one of those who hand on what is known of a network.
+    pub(super) fn sponsors(&self, id: NetworkId) -> bool {
+        let rank = |node: NodeId| {
+            let hash = Sha256::new_with_prefix(id.0).chain_update(node.0).finalize();
+            (hash, node)
+        };
+        let ours = rank(self.me);
+        self.alive().filter(|&node| rank(node) < ours).take(SPONSORS).count() < SPONSORS
+    }
+
+    /// The VNI a network wishes for where none is pinned.
+    pub(super) fn wished_vni(id: NetworkId) -> Vni {
+        let hash = Sha256::new_with_prefix(b"weft vni").chain_update(id.0).finalize();
+        automatic_vni(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+    }
+}

@@ -1,0 +1,214 @@
+//! Own records: what this node says, derived whole from its state, told to gossip by difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use weft_dataplane::segment::Vtep;
+use weft_dataplane::wire::Vni;
+
+use super::record::{Key, Membership, RANGES_PER_RECORD, Ranges, encode};
+use super::{Cluster, ClusterEvent};
+use crate::ipam::{Claim, Owner, Range};
+use crate::model::{EndpointId, NetworkId, NodeId};
+use crate::reconcile::{self, Attachment, Picture, Tunnel};
+
+impl Cluster {
+    /// Tells gossip the own records of dirty networks.
+    pub(super) fn publish(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.dirty.records) {
+            let wanted = self.records_of(id);
+            let lowest = (id, Vec::new());
+            let told: Vec<Vec<u8>> = (self.published.range(lowest..))
+                .take_while(|((network, _), _)| *network == id)
+                .map(|((_, key), _)| key.clone())
+                .collect();
+            for key in told.into_iter().filter(|key| !wanted.contains_key(key)) {
+                self.published.remove(&(id, key.clone()));
+                if let Some(key) = crate::gossip::RecordKey::new(&key) {
+                    self.gossip.withdraw(now, &key);
+                }
+            }
+            for (key, body) in wanted {
+                self.tell(now, id, key, body);
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Instant, id: NetworkId, key: Vec<u8>, body: Vec<u8>) {
+        let place = (id, key);
+        if self.published.get(&place) == Some(&body) {
+            return;
+        }
+        let Some(record_key) = crate::gossip::RecordKey::new(&place.1) else { return };
+        match self.gossip.set_record(now, record_key, body.clone()) {
+            Ok(()) => drop(self.published.insert(place, body)),
+            Err(error) => tracing::warn!(network = %id, %error, "a record could not be published"),
+        }
+    }
+
+    fn records_of(&self, id: NetworkId) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut records = BTreeMap::new();
+        if let Some(removed) = self.removed.get(&id) {
+            if removed.author == self.me || self.sponsors(id) {
+                records.insert(Key::Removal(id).encode(), removed.statement.clone());
+            }
+            return records;
+        }
+        let Some(network) = self.networks.get(&id) else { return records };
+        let mut taking_part = false;
+        for (&endpoint, own) in self.endpoints.iter().filter(|(_, own)| own.network == id) {
+            taking_part = true;
+            if own.announced {
+                records.insert(Key::Endpoint(id, endpoint).encode(), encode(&own.endpoint));
+            }
+        }
+        if let Some(vni) = self.vnis().get(&id).filter(|_| taking_part) {
+            records.insert(Key::Membership(id).encode(), encode(&Membership::new(*vni)));
+        }
+        if taking_part || network.definition.creator == self.me || self.sponsors(id) {
+            records.insert(Key::Definition(id).encode(), network.statement.clone());
+        }
+        for (index, state) in network.pools.iter().enumerate() {
+            let owned = state.pool.owned().into_iter().map(|claim| (claim.range, claim.version)).collect();
+            let granted: Vec<Claim> =
+                state.pool.granted().into_iter().filter(|claim| !state.has_heard(claim)).collect();
+            let resting =
+                if self.leaving.is_some() { state.pool.resting().collect() } else { BTreeSet::new() };
+            records.extend(range_records(id, index, owned, granted, &resting));
+        }
+        records
+    }
+
+    /// The VNI of each network this node takes part in.
+    pub(super) fn vnis(&self) -> BTreeMap<NetworkId, Vni> {
+        self.assigned_vnis().0
+    }
+
+    /// The same, and the networks whose pinned VNI another network has.
+    pub(super) fn assigned_vnis(&self) -> (BTreeMap<NetworkId, Vni>, Vec<NetworkId>) {
+        let mut active: Vec<NetworkId> = self.endpoints.values().map(|own| own.network).collect();
+        active.sort();
+        active.dedup();
+        let mut networks: Vec<_> =
+            active.iter().filter_map(|id| Some((*id, self.networks.get(id)?))).collect();
+        networks.sort_by_key(|(_, network)| network.definition.precedence());
+        reconcile::assign_vnis(networks.into_iter().map(|(id, n)| (id, Self::wished_vni(id), n.options.vni)))
+    }
+
+    /// Derives dirty segments and tells which changed.
+    pub(super) fn derive_segments(&mut self, now: Instant) {
+        let vnis = self.vnis();
+        let dirty = std::mem::take(&mut self.dirty.segments);
+        for id in dirty {
+            let derived =
+                vnis.get(&id).and_then(|&vni| self.picture(now, id, vni)).map(|p| reconcile::derive(&p));
+            let before = match derived.clone() {
+                Some(spec) => self.segments.insert(id, spec),
+                None => self.segments.remove(&id),
+            };
+            if before != derived {
+                self.events.push_back(ClusterEvent::SegmentChanged(id));
+            }
+        }
+    }
+
+    fn picture(&self, now: Instant, id: NetworkId, vni: Vni) -> Option<Picture<'_>> {
+        let network = self.networks.get(&id)?;
+        let mut attachments = self.own_attachments(id);
+        let mut tunnels = BTreeMap::new();
+        for (&node, view) in self.views.iter().filter(|(node, _)| self.is_remembered(now, **node)) {
+            let Some(tunnel) = self.tunnel(node, id) else { continue };
+            tunnels.insert(node, tunnel);
+            let endpoints = view.endpoints.get(&id).into_iter().flatten();
+            attachments.extend(endpoints.map(|(&endpoint, body)| attachment(node, endpoint, body)));
+        }
+        Some(Picture {
+            me: self.me,
+            vni,
+            mtu: self.mtu(id),
+            broadcast: network.options.broadcast,
+            static_vteps: &network.options.static_vteps,
+            tunnels,
+            attachments,
+        })
+    }
+
+    fn own_attachments(&self, id: NetworkId) -> Vec<Attachment<'_>> {
+        let own = self.endpoints.iter().filter(|(_, own)| own.network == id);
+        own.map(|(&endpoint, own)| attachment(self.me, endpoint, &own.endpoint)).collect()
+    }
+
+    /// Another node's tunnel end in a network, once the node is in it.
+    fn tunnel(&self, node: NodeId, id: NetworkId) -> Option<Tunnel> {
+        let member = self.gossip.member(node)?;
+        let vni = *self.views.get(&node)?.memberships.get(&id)?;
+        let address: SocketAddr = member.vtep();
+        Some(Tunnel { vtep: Vtep { address, vni }, alive: self.is_alive(node) })
+    }
+
+    /// Largest inner IP packet of a network here, octets: what was asked for, as far as the underlay carries it.
+    pub(super) fn mtu(&self, id: NetworkId) -> u16 {
+        let fits = self.config.inner_mtu();
+        let wanted = self.networks.get(&id).and_then(|network| network.options.mtu);
+        wanted.map_or(fits, |wanted| wanted.min(fits))
+    }
+}
+
+impl super::networks::PoolState {
+    /// Whether somebody else has published the claim or what came after it.
+    pub(super) fn has_heard(&self, claim: &Claim) -> bool {
+        let mut covered = 0;
+        for held in self.heard.within(claim.range) {
+            let newer = held.version > claim.version;
+            let same = held.version == claim.version && held.owner == Owner::Node(claim.owner);
+            if newer || same {
+                covered += held.range.count();
+            }
+        }
+        covered == claim.range.count()
+    }
+}
+
+fn attachment(node: NodeId, endpoint: EndpointId, body: &super::record::Endpoint) -> Attachment<'_> {
+    Attachment { node, endpoint, mac: body.mac(), ips: &body.ips, mobility: body.mobility }
+}
+
+/// Ranges cut into records.
+fn range_records(
+    id: NetworkId,
+    pool: usize,
+    owned: Vec<(Range, u64)>,
+    granted: Vec<Claim>,
+    resting: &BTreeSet<u128>,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (granted, resting) = apart(granted, resting);
+    let owned =
+        owned.chunks(RANGES_PER_RECORD).map(|part| Ranges { owned: part.to_vec(), ..Ranges::default() });
+    let given = |claims: Vec<Claim>, rests: bool| -> Vec<Ranges> {
+        let parts = claims.chunks(RANGES_PER_RECORD);
+        parts.map(|part| Ranges { granted: part.to_vec(), rests, ..Ranges::default() }).collect()
+    };
+    let bodies = owned.chain(given(granted, false)).chain(given(resting, true));
+    let pool = u8::try_from(pool).unwrap_or(u8::MAX);
+    let numbered = (0..=u16::MAX).zip(bodies);
+    numbered.map(|(chunk, ranges)| (Key::Ranges(id, pool, chunk).encode(), encode(&ranges))).collect()
+}
+
+/// Splits claims into those that are awake and single addresses that rest.
+fn apart(claims: Vec<Claim>, resting: &BTreeSet<u128>) -> (Vec<Claim>, Vec<Claim>) {
+    let mut awake = Vec::new();
+    let mut asleep = Vec::new();
+    for claim in claims {
+        let mut next = Some(claim.range.first());
+        for &address in resting.range(claim.range.first()..=claim.range.last()) {
+            let before = next.zip(address.checked_sub(1)).and_then(|(first, last)| Range::new(first, last));
+            awake.extend(before.map(|range| Claim { range, ..claim }));
+            asleep.push(Claim { range: Range::single(address), ..claim });
+            next = address.checked_add(1);
+        }
+        let rest = next.and_then(|first| Range::new(first, claim.range.last()));
+        awake.extend(rest.map(|range| Claim { range, ..claim }));
+    }
+    (awake, asleep)
+}

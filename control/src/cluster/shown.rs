@@ -1,0 +1,290 @@
+//! The cluster as people see it: the shapes of the API.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::Cluster;
+use super::networks::Network;
+use super::record::Endpoint;
+use crate::api;
+use crate::gossip::MemberState;
+use crate::ipam::Use;
+use crate::model::{EndpointId, NetworkId, NodeId};
+use crate::reconcile::{self, Attachment};
+
+/// The cluster's part of [`api::Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterStatus {
+    /// Members alive, this node included.
+    pub members_alive: usize,
+    /// Members that do not answer.
+    pub members_dead: usize,
+    /// Networks known.
+    pub networks: usize,
+    /// Endpoints of this node.
+    pub endpoints_local: usize,
+    /// Endpoints of others.
+    pub endpoints_remote: usize,
+    /// What an operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// An endpoint of any node.
+struct Shown<'a> {
+    node: NodeId,
+    id: EndpointId,
+    endpoint: &'a Endpoint,
+}
+
+impl Cluster {
+    /// Every network, without endpoints, ordered by name.
+    #[must_use]
+    pub fn networks(&self, now: Instant) -> Vec<api::Network> {
+        let mut networks: Vec<api::Network> =
+            self.networks.keys().filter_map(|&id| self.network(now, id)).collect();
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        for network in &mut networks {
+            network.containers.clear();
+        }
+        networks
+    }
+
+    /// One network with every endpoint of the cluster.
+    #[must_use]
+    pub fn network(&self, now: Instant, id: NetworkId) -> Option<api::Network> {
+        let network = self.networks.get(&id)?;
+        let definition = &network.definition;
+        let has = |v4: bool| definition.subnets.iter().any(|subnet| subnet.prefix.addr().is_ipv4() == v4);
+        let vni =
+            self.vnis().get(&id).copied().or(network.options.vni).unwrap_or_else(|| Self::wished_vni(id));
+        Some(api::Network {
+            name: self.name_of(id),
+            id: id.long(),
+            created: definition.created.to_string(),
+            scope: "global".to_owned(),
+            driver: "overlay".to_owned(),
+            enable_ipv4: has(true),
+            enable_ipv6: has(false),
+            ipam: api::Ipam {
+                driver: "default".to_owned(),
+                options: None,
+                config: definition.shown_subnets(),
+            },
+            internal: definition.internal,
+            attachable: true,
+            ingress: false,
+            options: definition.options.clone(),
+            labels: definition.labels.clone(),
+            peers: self.network_peers(now, id),
+            containers: self.containers(now, id, network),
+            vni: vni.into(),
+            mtu: self.mtu(id),
+            ranges: network.pools.iter().map(|state| range_use(&state.pool)).collect(),
+        })
+    }
+
+    fn network_peers(&self, now: Instant, id: NetworkId) -> Vec<api::NetworkPeer> {
+        let mut peers: Vec<api::NetworkPeer> = (self.gossip.members())
+            .filter(|member| {
+                let theirs =
+                    self.views.get(&member.id).is_some_and(|view| view.memberships.contains_key(&id));
+                let ours = member.id == self.me && self.endpoints.values().any(|own| own.network == id);
+                ours || (theirs && self.is_remembered(now, member.id))
+            })
+            .map(|member| api::NetworkPeer {
+                name: member.name.to_string(),
+                ip: member.addr.ip().to_string(),
+            })
+            .collect();
+        peers.sort_by(|a, b| (&a.name, &a.ip).cmp(&(&b.name, &b.ip)));
+        peers
+    }
+
+    fn containers(
+        &self,
+        now: Instant,
+        id: NetworkId,
+        network: &Network,
+    ) -> BTreeMap<String, api::NetworkEndpoint> {
+        let cidr = |endpoint: &Endpoint, v4: bool| {
+            let ip = endpoint.ips.iter().find(|ip| ip.is_ipv4() == v4);
+            ip.map_or_else(String::new, |&ip| with_prefix(network, ip))
+        };
+        let show = |shown: Shown<'_>| {
+            let Shown { node, id, endpoint } = shown;
+            let key = if node == self.me { endpoint.sandbox.long() } else { format!("ep-{}", id.long()) };
+            let value = api::NetworkEndpoint {
+                name: endpoint.name.to_string(),
+                endpoint_id: id.long(),
+                mac_address: endpoint.mac().to_string(),
+                ipv4_address: cidr(endpoint, true),
+                ipv6_address: cidr(endpoint, false),
+                node: self.node_name(node),
+            };
+            (key, value)
+        };
+        self.shown(now, id).into_iter().map(show).collect()
+    }
+
+    /// Endpoints of a network: announced ones of this node, and those of nodes that are not long dead.
+    fn shown(&self, now: Instant, id: NetworkId) -> Vec<Shown<'_>> {
+        let own = self.endpoints.iter().filter(|(_, own)| own.network == id);
+        let own = own.map(|(&id, own)| Shown { node: self.me, id, endpoint: &own.endpoint });
+        let views = self.views.iter().filter(|(node, _)| self.is_remembered(now, **node));
+        let others = views.flat_map(|(&node, view)| {
+            let endpoints = view.endpoints.get(&id).into_iter().flatten();
+            endpoints.map(move |(&id, endpoint)| Shown { node, id, endpoint })
+        });
+        own.chain(others).collect()
+    }
+
+    /// Names and ids of the endpoints that keep a network from being removed.
+    pub(super) fn endpoints_in_view(&self, now: Instant, id: NetworkId) -> Vec<(String, EndpointId)> {
+        self.shown(now, id).into_iter().map(|shown| (shown.endpoint.name.to_string(), shown.id)).collect()
+    }
+
+    /// Every node that ever proved itself and has not left, this one included.
+    #[must_use]
+    pub fn peers(&self) -> Vec<api::Peer> {
+        let mut peers: Vec<api::Peer> = (self.gossip.members())
+            .map(|member| {
+                let this_node = member.id == self.me;
+                let endpoints =
+                    if this_node { self.endpoints.len() } else { self.remote_endpoints(member.id) };
+                let records = self.gossip.records(member.id).map(|(_, record)| record.version());
+                api::Peer {
+                    name: member.name.to_string(),
+                    node_id: member.id.to_string(),
+                    address: member.addr,
+                    data_port: member.data_port,
+                    state: state_text(member.state, this_node).to_owned(),
+                    this_node,
+                    endpoints,
+                    version: records.max().unwrap_or(u64::from(member.boot_epoch) << 32),
+                }
+            })
+            .collect();
+        peers.sort_by(|a, b| (&a.name, &a.node_id).cmp(&(&b.name, &b.node_id)));
+        peers
+    }
+
+    fn remote_endpoints(&self, node: NodeId) -> usize {
+        self.views.get(&node).map_or(0, |view| view.endpoints.values().map(BTreeMap::len).sum())
+    }
+
+    /// The FDB of a network as derived from records; what the dataplane learned of static VTEPs is the agent's to add.
+    #[must_use]
+    pub fn fdb(&self, now: Instant, id: NetworkId) -> Vec<api::FdbEntry> {
+        let shown = self.shown(now, id);
+        let attachments: Vec<Attachment<'_>> = (shown.iter())
+            .map(|s| Attachment {
+                node: s.node,
+                endpoint: s.id,
+                mac: s.endpoint.mac(),
+                ips: &s.endpoint.ips,
+                mobility: s.endpoint.mobility,
+            })
+            .collect();
+        let winners = reconcile::winners(&attachments);
+        let own_vni = self.vnis().get(&id).copied();
+        let entry = |winner: &Attachment<'_>| {
+            let endpoint = shown.iter().find(|s| s.id == winner.endpoint && s.node == winner.node)?;
+            let local = winner.node == self.me;
+            let member = self.gossip.member(winner.node);
+            let vni =
+                if local { own_vni } else { self.views.get(&winner.node)?.memberships.get(&id).copied() };
+            let state = match (local, self.is_alive(winner.node)) {
+                (true, _) => "local",
+                (false, true) => "remote",
+                (false, false) => "suspended",
+            };
+            Some(api::FdbEntry {
+                mac: winner.mac.to_string(),
+                ips: winner.ips.to_vec(),
+                vtep: member.filter(|_| !local).map(|member| member.vtep()),
+                vni: vni?.into(),
+                node: self.node_name(winner.node),
+                endpoint: endpoint.endpoint.name.to_string(),
+                state: state.to_owned(),
+            })
+        };
+        winners.values().filter_map(entry).collect()
+    }
+
+    fn node_name(&self, id: NodeId) -> String {
+        self.gossip.member(id).map_or_else(|| id.short(), |member| member.name.to_string())
+    }
+
+    /// The cluster at a glance.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        let dead = self.gossip.members().filter(|m| m.id != self.me && m.state == MemberState::Down).count();
+        ClusterStatus {
+            members_alive: self.alive().count(),
+            members_dead: dead,
+            networks: self.networks.len(),
+            endpoints_local: self.endpoints.len(),
+            endpoints_remote: self.views.keys().map(|&node| self.remote_endpoints(node)).sum(),
+            warnings: self.warnings(),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(trouble) = self.ledger.trouble() {
+            warnings.push(format!("nothing new can be promised until state can be written: {trouble}"));
+        }
+        for &id in &self.clashes {
+            warnings.push(if id == self.me {
+                "another node runs with this node's identity, or this node runs on old state".to_owned()
+            } else {
+                format!("node {} runs twice or on old state", self.node_name(id))
+            });
+        }
+        for (id, name) in self.names().into_iter().filter(|(_, name)| name.contains('~')) {
+            warnings.push(format!("network {name} ({}) was made while another of its name was", id.short()));
+        }
+        for id in self.assigned_vnis().1 {
+            warnings.push(format!(
+                "the VNI of network {} is another's: static VTEPs cannot reach it",
+                self.name_of(id)
+            ));
+        }
+        for (&id, network) in &self.networks {
+            if network.pools.iter().any(|state| state.pool.is_contested()) {
+                let name = self.name_of(id);
+                warnings.push(format!(
+                    "address ranges of network {name} are claimed by two nodes: one is a copy"
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+fn state_text(state: MemberState, this_node: bool) -> &'static str {
+    match state {
+        _ if this_node => "alive",
+        MemberState::Alive => "alive",
+        MemberState::Down => "dead",
+        MemberState::Left => "left",
+    }
+}
+
+fn with_prefix(network: &Network, ip: IpAddr) -> String {
+    match network.pool_of(ip) {
+        Some((pool, _)) => format!("{ip}/{}", network.pools[pool].pool.space().subnet().prefix_len()),
+        None => ip.to_string(),
+    }
+}
+
+fn range_use(pool: &crate::ipam::Pool) -> api::RangeUse {
+    let Use { owned, used } = pool.usage();
+    let saturated = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+    api::RangeUse {
+        subnet: pool.space().subnet().to_string(),
+        owned: saturated(owned),
+        used: saturated(used),
+    }
+}

@@ -1,0 +1,238 @@
+//! Start: durable state read back, the boot epoch raised before the first packet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hkdf::Hkdf;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use sha2::Sha256;
+
+use super::attach::Own;
+use super::ledger::{self, Ledger};
+use super::networks::{Network, Removed};
+use super::record::{decode, encode};
+use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
+use crate::gossip::{Gossip, GossipConfig};
+use crate::identity::Identity;
+use crate::ipam::Claim;
+use crate::model::{EndpointId, NetworkId};
+use crate::storage::{Storage, Table, Write};
+use crate::timestamp::UnixMillis;
+
+const IDENTITY: &[u8] = b"identity";
+const BOOT_EPOCH: &[u8] = b"boot_epoch";
+/// Remembered addresses that are tried at start.
+const PEERS_TRIED: usize = 32;
+
+impl Cluster {
+    /// Reads the state back, raises the boot epoch durably and publishes what this node had published.
+    ///
+    /// `seed` is from the operating system's generator; where the state holds no identity, one is made of it.
+    /// Endpoints come back as they were; the agent detaches those whose sandbox is gone
+    /// ([`Cluster::own_endpoints`]).
+    ///
+    /// # Errors
+    /// The state cannot be read or written; the medium's fault.
+    pub fn start(
+        config: ClusterConfig,
+        storage: Arc<dyn Storage>,
+        seed: [u8; 32],
+        now: Instant,
+        wall: UnixMillis,
+    ) -> Result<Self, ClusterError> {
+        let mut ledger = Ledger::load(storage)?;
+        let secret = identity_secret(&ledger, &seed)?;
+        let boot_epoch = boot_epoch(&ledger)?;
+        ledger.commit(
+            "boot",
+            vec![
+                ledger::put(Table::Node, IDENTITY, secret.to_vec()),
+                ledger::put(Table::Node, BOOT_EPOCH, encode(&boot_epoch)),
+            ],
+        )?;
+        let mut rng = StdRng::from_seed(seed);
+        let identity = Identity::from_secret(&secret);
+        let gossip = GossipConfig {
+            name: config.name.clone(),
+            advertise: config.advertise,
+            data_port: config.data_port,
+            key: config.key.clone(),
+            boot_epoch,
+        };
+        let mut cluster = Self {
+            me: identity.node_id(),
+            gossip: Gossip::new(gossip, Identity::from_secret(&secret), rng.random(), now),
+            identity,
+            boot_epoch,
+            ledger,
+            rng,
+            clocks: (now, wall),
+            config,
+            networks: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            views: BTreeMap::new(),
+            down: BTreeMap::new(),
+            attaching: BTreeMap::new(),
+            last_ticket: 0,
+            fetches: BTreeMap::new(),
+            answered: VecDeque::new(),
+            published: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            dirty: Dirty::default(),
+            tick_at: now + TICK,
+            leaving: None,
+            left: false,
+            clashes: BTreeSet::new(),
+            events: VecDeque::new(),
+        };
+        cluster.load(now)?;
+        cluster.contact_peers(now);
+        cluster.settle(now);
+        Ok(cluster)
+    }
+
+    fn load(&mut self, now: Instant) -> Result<(), ClusterError> {
+        self.load_networks()?;
+        self.load_endpoints()?;
+        self.load_ranges(now)?;
+        self.dirty.records.extend(self.networks.keys().chain(self.removed.keys()));
+        self.dirty.segments.extend(self.networks.keys());
+        Ok(())
+    }
+
+    fn load_networks(&mut self) -> Result<(), ClusterError> {
+        for (key, statement) in self.ledger.rows(Table::Removed, &[]) {
+            let id = NetworkId(key.try_into().map_err(|_| corrupt("removed networks"))?);
+            let removed = Removed::open(id, statement).ok_or(corrupt("removed networks"))?;
+            self.removed.insert(id, removed);
+        }
+        for (key, statement) in self.ledger.rows(Table::Networks, &[]) {
+            let id = NetworkId(key.try_into().map_err(|_| corrupt("networks"))?);
+            let network = Network::open(id, statement, self.me).ok_or(corrupt("networks"))?;
+            self.networks.insert(id, network);
+        }
+        Ok(())
+    }
+
+    fn load_endpoints(&mut self) -> Result<(), ClusterError> {
+        for (key, value) in self.ledger.rows(Table::Endpoints, &[]) {
+            let id = EndpointId(key.try_into().map_err(|_| corrupt("endpoints"))?);
+            let own: Own = decode(value).ok_or(corrupt("endpoints"))?;
+            let network = self.networks.get_mut(&own.network).ok_or(corrupt("endpoints"))?;
+            for &ip in &own.endpoint.ips {
+                network.take(ip, id);
+            }
+            self.endpoints.insert(id, Own { announced: true, ..own });
+        }
+        Ok(())
+    }
+
+    /// Claims of this node, and addresses at rest, which rest anew in full: no clock tells how long the agent was
+    /// away.
+    fn load_ranges(&mut self, now: Instant) -> Result<(), ClusterError> {
+        let mut compacted = Vec::new();
+        for (&id, network) in &mut self.networks {
+            for (index, state) in network.pools.iter_mut().enumerate() {
+                let prefix = pool_key(id, index);
+                let rows: Vec<_> = self.ledger.rows(Table::Ranges, &prefix).collect();
+                let claims: Option<Vec<Claim>> = rows.iter().map(|(_, value)| decode(value)).collect();
+                state.pool.restore(&claims.ok_or(corrupt("ranges"))?);
+                let durable = state.pool.durable();
+                if rows.len() > 2 * durable.len() + 16 {
+                    compacted.extend(rows.iter().map(|(key, _)| ledger::delete(Table::Ranges, *key)));
+                    compacted.extend(durable.iter().map(|claim| claim_row(id, index, claim)));
+                }
+                for (key, _) in self.ledger.rows(Table::Quarantine, &prefix) {
+                    let address = key.last_chunk().ok_or(corrupt("quarantine"))?;
+                    state.pool.rest(u128::from_be_bytes(*address), now + self.config.timing.quarantine);
+                }
+            }
+        }
+        // Puts come after deletes of the same row, and the ledger's last word counts.
+        self.ledger.commit("boot", last_of_each_row(compacted))?;
+        Ok(())
+    }
+
+    fn contact_peers(&mut self, now: Instant) {
+        let peers = self.ledger.rows(Table::Peers, &[]).filter_map(|(_, value)| decode::<SocketAddr>(value));
+        let peers: Vec<SocketAddr> = peers.take(PEERS_TRIED).collect();
+        if !peers.is_empty() {
+            self.gossip.join(now, &peers);
+        }
+    }
+
+    /// Writes down where members are, to find the cluster again after a restart; no promise, so a failure waits.
+    pub(super) fn remember_peers(&mut self) {
+        if !std::mem::take(&mut self.dirty.peers) {
+            return;
+        }
+        let mut writes: Vec<Write> =
+            self.ledger.rows(Table::Peers, &[]).map(|(key, _)| ledger::delete(Table::Peers, key)).collect();
+        let others = self.gossip.members().filter(|member| member.id != self.me);
+        writes.extend(
+            others
+                .filter(|member| member.state != crate::gossip::MemberState::Left)
+                .map(|member| ledger::put(Table::Peers, member.id.0, encode(&member.addr))),
+        );
+        self.dirty.peers = self.ledger.commit("peers", last_of_each_row(writes)).is_err();
+    }
+}
+
+fn corrupt(what: &'static str) -> ClusterError {
+    ClusterError::Corrupt { what }
+}
+
+fn identity_secret(ledger: &Ledger, seed: &[u8; 32]) -> Result<[u8; 32], ClusterError> {
+    if let Some(stored) = ledger.get(Table::Node, IDENTITY) {
+        return stored.try_into().map_err(|_| corrupt("identity"));
+    }
+    let mut secret = [0; 32];
+    // 32 octets are far below the limit of HKDF-SHA256.
+    let _ = Hkdf::<Sha256>::new(None, seed).expand(b"weft identity", &mut secret);
+    Ok(secret)
+}
+
+fn boot_epoch(ledger: &Ledger) -> Result<u32, ClusterError> {
+    let Some(stored) = ledger.get(Table::Node, BOOT_EPOCH) else { return Ok(1) };
+    let before: u32 = decode(stored).ok_or(corrupt("boot epoch"))?;
+    before.checked_add(1).ok_or(corrupt("boot epoch"))
+}
+
+fn last_of_each_row(writes: Vec<Write>) -> Vec<Write> {
+    let rows: BTreeMap<_, _> = writes.into_iter().map(|w| ((w.table, w.key), w.value)).collect();
+    rows.into_iter().map(|((table, key), value)| Write { table, key, value }).collect()
+}
+
+/// Key prefix of a pool's rows.
+pub(super) fn pool_key(network: NetworkId, pool: usize) -> Vec<u8> {
+    let mut key = network.0.to_vec();
+    // At most 16 subnets.
+    key.push(u8::try_from(pool).unwrap_or(u8::MAX));
+    key
+}
+
+/// The durable row of a claim. Rows are a set that is merged when read, so they are only ever added.
+pub(super) fn claim_row(network: NetworkId, pool: usize, claim: &Claim) -> Write {
+    let mut key = pool_key(network, pool);
+    key.extend(claim.range.first().to_be_bytes());
+    key.extend(claim.version.to_be_bytes());
+    key.extend(claim.range.last().to_be_bytes());
+    ledger::put(Table::Ranges, key, encode(claim))
+}
+
+/// Key of a resting address.
+pub(super) fn rest_key(network: NetworkId, pool: usize, address: u128) -> Vec<u8> {
+    let mut key = pool_key(network, pool);
+    key.extend(address.to_be_bytes());
+    key
+}
+
+impl Removed {
+    pub(super) fn is_older_than(&self, limit: std::time::Duration, now: UnixMillis) -> bool {
+        u128::from(now.0.saturating_sub(self.at.0)) > limit.as_millis()
+    }
+}

@@ -1,0 +1,71 @@
+//! What one other node says, decoded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_dataplane::wire::Vni;
+
+use super::record::{self, Endpoint, Key, Membership, Ranges};
+use crate::gossip::{Record, RecordKey};
+use crate::model::{EndpointId, NetworkId};
+
+/// One origin's records by network; what cannot be decoded is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) memberships: BTreeMap<NetworkId, Vni>,
+    pub(super) endpoints: BTreeMap<NetworkId, BTreeMap<EndpointId, Endpoint>>,
+    pub(super) ranges: BTreeMap<(NetworkId, u8, u16), Ranges>,
+}
+
+/// Statements of others that one origin hands on.
+#[derive(Debug, Default)]
+pub(super) struct Relayed<'r> {
+    pub(super) definitions: Vec<(NetworkId, &'r [u8])>,
+    pub(super) removals: Vec<(NetworkId, &'r [u8])>,
+}
+
+impl View {
+    pub(super) fn decode<'r>(
+        records: impl Iterator<Item = (&'r RecordKey, &'r Record)>,
+    ) -> (Self, Relayed<'r>) {
+        let mut view = Self::default();
+        let mut relayed = Relayed::default();
+        for (key, record) in records {
+            let body = record.body();
+            match Key::decode(key.as_bytes()) {
+                Some(Key::Definition(network)) => relayed.definitions.push((network, body)),
+                Some(Key::Removal(network)) => relayed.removals.push((network, body)),
+                Some(Key::Membership(network)) => {
+                    let vni = record::decode(body).and_then(Membership::vni);
+                    view.memberships.extend(vni.map(|vni| (network, vni)));
+                }
+                Some(Key::Endpoint(network, id)) => {
+                    let endpoint = record::decode_endpoint(body).map(|endpoint| (id, endpoint));
+                    view.endpoints.entry(network).or_default().extend(endpoint);
+                }
+                Some(Key::Ranges(network, pool, chunk)) => {
+                    view.ranges.extend(record::decode(body).map(|ranges| ((network, pool, chunk), ranges)));
+                }
+                None => {}
+            }
+        }
+        (view, relayed)
+    }
+
+    /// Networks whose endpoints or membership differ.
+    pub(super) fn differing(&self, other: &Self) -> BTreeSet<NetworkId> {
+        let networks = |view: &Self| -> Vec<NetworkId> {
+            view.memberships.keys().chain(view.endpoints.keys()).copied().collect()
+        };
+        let mut all: BTreeSet<NetworkId> = networks(self).into_iter().chain(networks(other)).collect();
+        all.retain(|id| {
+            self.memberships.get(id) != other.memberships.get(id)
+                || self.endpoints.get(id) != other.endpoints.get(id)
+        });
+        all
+    }
+
+    /// Networks it says anything about.
+    pub(super) fn networks(&self) -> BTreeSet<NetworkId> {
+        self.memberships.keys().chain(self.endpoints.keys()).copied().collect()
+    }
+}

@@ -1,0 +1,588 @@
+//! One subnet of one network as this node sees it: what it owns, what it has handed out, what rests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::map::{Claim, Owner, VersionedMap};
+use super::range::{Range, RangeSet, number};
+use crate::model::{EndpointId, NodeId};
+
+/// Fewest and most addresses of a block that is asked for at once.
+const BLOCK: std::ops::RangeInclusive<u128> = 4..=256;
+/// Pieces a grant may consist of; a fragmented donor gives less rather than an answer too big for a datagram.
+const GRANT_PIECES: usize = 8;
+/// Entries a map may have; beyond it claims of others are not taken in, so a broken member cannot fill memory.
+const MAX_ENTRIES: usize = 65_536;
+
+/// How many addresses to ask for in a subnet of `size` addresses among `nodes` nodes: every node can get four
+/// blocks, clamped to 4..=256.
+#[must_use]
+pub fn block_size(size: u128, nodes: usize) -> u128 {
+    let nodes = u128::try_from(nodes.max(16)).unwrap_or(u128::MAX);
+    (size / nodes.saturating_mul(4)).clamp(*BLOCK.start(), *BLOCK.end())
+}
+
+/// The addresses of a subnet and the rules of handing them out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    subnet: IpNet,
+    whole: Range,
+    automatic: Range,
+    reserved: BTreeSet<u128>,
+}
+
+impl Space {
+    /// `reserved` comes on top of the network and broadcast address (IPv4 up to /30) or the subnet-router anycast
+    /// address (IPv6 up to /126, RFC 4291 §2.6.1). Automatic addresses come from `ip_range` only.
+    #[must_use]
+    pub fn new(subnet: IpNet, ip_range: Option<IpNet>, reserved: impl IntoIterator<Item = u128>) -> Self {
+        let whole = Range::of(subnet);
+        let mut reserved: BTreeSet<u128> = reserved.into_iter().collect();
+        if whole.count() > 2 {
+            reserved.insert(whole.first());
+            if matches!(subnet, IpNet::V4(_)) {
+                reserved.insert(whole.last());
+            }
+        }
+        let automatic = ip_range.and_then(|r| Range::of(r).intersection(whole)).unwrap_or(whole);
+        Self { subnet, whole, automatic, reserved }
+    }
+
+    /// The subnet.
+    #[must_use]
+    pub fn subnet(&self) -> IpNet {
+        self.subnet
+    }
+
+    /// Addresses that can be handed out automatically.
+    #[must_use]
+    pub fn automatic_count(&self) -> u128 {
+        self.automatic.count() - self.reserved_in(self.automatic)
+    }
+
+    fn reserved_in(&self, range: Range) -> u128 {
+        count(self.reserved.range(range.first()..=range.last()))
+    }
+}
+
+/// What an address is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Ours and free, if need be out of quarantine early.
+    Free,
+    /// In use by an endpoint here.
+    Taken,
+    /// Network, broadcast, gateway or auxiliary address.
+    Reserved,
+    /// Another node's to give.
+    Foreign(NodeId),
+    /// Claimed by two nodes.
+    Contested,
+    /// Not of this subnet.
+    Outside,
+}
+
+/// Address use of a pool on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Use {
+    /// Automatic addresses owned.
+    pub owned: u128,
+    /// Of those, in use or resting.
+    pub used: u128,
+}
+
+/// One subnet of one network as one node sees it.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    me: NodeId,
+    space: Space,
+    map: VersionedMap,
+    /// Where this node has ever been owner: these entries must survive a restart, since an old grant to us that
+    /// is heard again must lose against what we did with it.
+    touched: RangeSet,
+    taken: BTreeMap<u128, EndpointId>,
+    resting: BTreeMap<u128, Instant>,
+    cursor: u128,
+}
+
+impl Pool {
+    /// The pool of a network made by `creator`, who owns the whole subnet at version 1.
+    #[must_use]
+    pub fn new(me: NodeId, space: Space, creator: NodeId) -> Self {
+        let mut pool = Self {
+            me,
+            cursor: space.automatic.first(),
+            map: VersionedMap::default(),
+            touched: RangeSet::default(),
+            taken: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            space,
+        };
+        pool.merge(&Claim { range: pool.space.whole, version: 1, owner: creator });
+        pool
+    }
+
+    /// The subnet and its rules.
+    #[must_use]
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Owners of every address, as known here.
+    #[must_use]
+    pub fn map(&self) -> &VersionedMap {
+        &self.map
+    }
+
+    /// Takes in a claim, cut to the subnet. A claim that would make this node owner ([`gains`](Self::gains))
+    /// must be durable before.
+    pub fn merge(&mut self, claim: &Claim) -> bool {
+        let Some(range) = claim.range.intersection(self.space.whole) else { return false };
+        if claim.owner == self.me {
+            self.touched.insert(range);
+        } else if self.map.len() >= MAX_ENTRIES {
+            return false;
+        }
+        self.map.merge(&Claim { range, ..*claim })
+    }
+
+    /// Takes in claims of this node's own durable state.
+    pub fn restore(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            self.merge(claim);
+            if let Some(range) = claim.range.intersection(self.space.whole) {
+                self.touched.insert(range);
+            }
+        }
+    }
+
+    /// Whether taking in `claim` would make this node owner of an address it does not own.
+    #[must_use]
+    pub fn gains(&self, claim: &Claim) -> bool {
+        claim.owner == self.me
+            && claim.range.intersection(self.space.whole).is_some_and(|range| {
+                let newer =
+                    |held: super::Held| held.version < claim.version && held.owner != Owner::Node(self.me);
+                self.map.within(range).any(newer)
+            })
+    }
+
+    /// The claims that must survive a restart: every address this node owns or once owned.
+    #[must_use]
+    pub fn durable(&self) -> Vec<Claim> {
+        self.touched
+            .iter()
+            .flat_map(|range| self.map.within(range))
+            .filter_map(|held| match held.owner {
+                Owner::Node(owner) => Some(Claim { range: held.range, version: held.version, owner }),
+                Owner::Contested => None,
+            })
+            .collect()
+    }
+
+    /// Ranges this node owns, as claims.
+    #[must_use]
+    pub fn owned(&self) -> Vec<Claim> {
+        self.own_within(self.space.whole)
+            .map(|(range, version)| Claim { range, version, owner: self.me })
+            .collect()
+    }
+
+    /// Ranges this node once owned and another owns, as claims.
+    #[must_use]
+    pub fn granted(&self) -> Vec<Claim> {
+        self.durable().into_iter().filter(|claim| claim.owner != self.me).collect()
+    }
+
+    /// Whether some range is claimed by two nodes.
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        self.map.iter().any(|held| held.owner == Owner::Contested)
+    }
+
+    /// What `address` is to this node.
+    #[must_use]
+    pub fn standing(&self, address: u128) -> Standing {
+        if self.space.reserved.contains(&address) {
+            return Standing::Reserved;
+        }
+        match self.map.get(address).map(|held| held.owner) {
+            _ if self.taken.contains_key(&address) => Standing::Taken,
+            None => Standing::Outside,
+            Some(Owner::Contested) => Standing::Contested,
+            Some(Owner::Node(owner)) if owner == self.me => Standing::Free,
+            Some(Owner::Node(owner)) => Standing::Foreign(owner),
+        }
+    }
+
+    /// The next automatic address that is ours, free and not refused by `avoid`.
+    ///
+    /// Next-fit: the search starts after the address taken last, so that a freed one is not reused at once.
+    /// Nothing changes until [`take`](Self::take).
+    #[must_use]
+    pub fn pick(&self, avoid: impl Fn(u128) -> bool) -> Option<u128> {
+        let automatic = self.space.automatic;
+        let ahead = Range::new(self.cursor.max(automatic.first()), automatic.last());
+        let behind = self
+            .cursor
+            .checked_sub(1)
+            .and_then(|end| Range::new(automatic.first(), end.min(automatic.last())));
+        [ahead, behind].into_iter().flatten().find_map(|part| {
+            self.own_within(part).find_map(|(range, _)| {
+                (range.first()..=range.last()).find(|&address| !self.is_used(address) && !avoid(address))
+            })
+        })
+    }
+
+    /// Records that `endpoint` has `address`; the endpoint must be durable.
+    pub fn take(&mut self, address: u128, endpoint: EndpointId) {
+        self.taken.insert(address, endpoint);
+        self.resting.remove(&address);
+        self.cursor = address.saturating_add(1);
+    }
+
+    /// Frees `address`, which rests until `until` before it is handed out automatically or granted in a block.
+    pub fn release(&mut self, address: u128, until: Instant) {
+        self.taken.remove(&address);
+        self.rest(address, until);
+    }
+
+    /// Lets `address` rest until `until`.
+    pub fn rest(&mut self, address: u128, until: Instant) {
+        self.resting.insert(address, until);
+    }
+
+    /// Ends the quarantine of addresses that have rested enough and answers which.
+    pub fn wake(&mut self, now: Instant) -> Vec<u128> {
+        let rested: Vec<u128> =
+            self.resting.iter().filter(|&(_, &until)| until <= now).map(|(&address, _)| address).collect();
+        for address in &rested {
+            self.resting.remove(address);
+        }
+        rested
+    }
+
+    /// Resting addresses.
+    pub fn resting(&self) -> impl Iterator<Item = u128> + '_ {
+        self.resting.keys().copied()
+    }
+
+    /// When the next address has rested enough.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.resting.values().min().copied()
+    }
+
+    /// Chooses up to `want` free automatic addresses to grant to `to`, at most half of what is free, from the end
+    /// that this node would use last. Nothing changes until the claims are durable and merged.
+    #[must_use]
+    pub fn carve(&self, want: u128, to: NodeId) -> Vec<Claim> {
+        let mut runs = self.free_runs();
+        let free: u128 = runs.iter().map(|run| run.count()).sum();
+        let mut left = want.min(free.div_ceil(2));
+        runs.sort_by_key(|run| std::cmp::Reverse((run.count(), run.last())));
+        let mut claims = Vec::new();
+        for run in runs {
+            if left == 0 || claims.len() >= GRANT_PIECES {
+                break;
+            }
+            let first = run.last().saturating_sub(left - 1).max(run.first());
+            let Some(piece) = Range::new(first, run.last()) else { continue };
+            left -= piece.count();
+            claims.extend(self.hand_over(piece, to));
+        }
+        claims.truncate(GRANT_PIECES);
+        claims
+    }
+
+    /// The claim that grants one address to `to`, if it is ours and free.
+    #[must_use]
+    pub fn carve_exact(&self, address: u128, to: NodeId) -> Option<Claim> {
+        if self.standing(address) != Standing::Free {
+            return None;
+        }
+        self.hand_over(Range::single(address), to).next()
+    }
+
+    /// The claims that grant everything to `to`, for a node that leaves.
+    #[must_use]
+    pub fn surrender(&self, to: NodeId) -> Vec<Claim> {
+        self.hand_over(self.space.whole, to).collect()
+    }
+
+    /// How full the pool is on this node.
+    #[must_use]
+    pub fn usage(&self) -> Use {
+        let mut usage = Use::default();
+        for (range, _) in self.own_within(self.space.automatic) {
+            usage.owned += range.count() - self.space.reserved_in(range);
+            let span = range.first()..=range.last();
+            usage.used += count(self.taken.range(span.clone())) + count(self.resting.range(span));
+        }
+        usage
+    }
+
+    /// Automatic addresses each other owner has, reserved ones not counted; what they use is theirs to know.
+    #[must_use]
+    pub fn owners(&self) -> BTreeMap<NodeId, u128> {
+        let mut owners = BTreeMap::new();
+        for held in self.map.within(self.space.automatic) {
+            if let Owner::Node(owner) = held.owner
+                && owner != self.me
+            {
+                *owners.entry(owner).or_default() += held.range.count() - self.space.reserved_in(held.range);
+            }
+        }
+        owners
+    }
+
+    /// The pool's number of `address`, if it belongs to the subnet.
+    #[must_use]
+    pub fn locate(&self, address: std::net::IpAddr) -> Option<u128> {
+        self.space.subnet.contains(&address).then(|| number(address))
+    }
+
+    fn hand_over(&self, range: Range, to: NodeId) -> impl Iterator<Item = Claim> + '_ {
+        self.own_within(range).map(move |(range, version)| Claim { range, version: version + 1, owner: to })
+    }
+
+    fn own_within(&self, range: Range) -> impl Iterator<Item = (Range, u64)> + '_ {
+        self.map
+            .within(range)
+            .filter(|held| held.owner == Owner::Node(self.me))
+            .map(|held| (held.range, held.version))
+    }
+
+    fn is_used(&self, address: u128) -> bool {
+        self.taken.contains_key(&address)
+            || self.resting.contains_key(&address)
+            || self.space.reserved.contains(&address)
+    }
+
+    /// Own automatic addresses that are neither taken nor resting nor reserved.
+    fn free_runs(&self) -> Vec<Range> {
+        let mut runs = Vec::new();
+        for (range, _) in self.own_within(self.space.automatic) {
+            let span = range.first()..=range.last();
+            let used: BTreeSet<u128> = self
+                .taken
+                .range(span.clone())
+                .map(|(&a, _)| a)
+                .chain(self.resting.range(span.clone()).map(|(&a, _)| a))
+                .chain(self.space.reserved.range(span).copied())
+                .collect();
+            let mut next = Some(range.first());
+            for address in used {
+                let run = next.zip(address.checked_sub(1)).and_then(|(first, last)| Range::new(first, last));
+                runs.extend(run);
+                next = address.checked_add(1);
+            }
+            runs.extend(next.and_then(|first| Range::new(first, range.last())));
+        }
+        runs
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u128 {
+    u128::try_from(items.count()).unwrap_or(u128::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const A: NodeId = NodeId([1; 16]);
+    const B: NodeId = NodeId([2; 16]);
+
+    fn space(subnet: &str, ip_range: Option<&str>, reserved: &[u128]) -> Space {
+        let parse = |text: &str| text.parse().expect("a prefix");
+        Space::new(parse(subnet), ip_range.map(parse), reserved.iter().copied())
+    }
+
+    fn endpoint(n: u128) -> EndpointId {
+        EndpointId(n.to_be_bytes())
+    }
+
+    fn slash29() -> Pool {
+        // 10.0.0.8/29: .8 network, .9 gateway, .15 broadcast, five for endpoints.
+        let base = number("10.0.0.8".parse().expect("an address"));
+        Pool::new(A, space("10.0.0.8/29", None, &[base + 1]), A)
+    }
+
+    #[test]
+    fn addresses_are_handed_out_next_fit_without_the_reserved_ones() {
+        let mut pool = slash29();
+        let base = pool.space.whole.first();
+        let mut got = Vec::new();
+        while let Some(address) = pool.pick(|_| false) {
+            pool.take(address, endpoint(address));
+            got.push(address - base);
+        }
+        assert_eq!(got, [2, 3, 4, 5, 6]);
+        let now = Instant::now();
+        pool.release(base + 3, now + Duration::from_secs(120));
+        assert_eq!(pool.pick(|_| false), None, "a freed address rests");
+        assert_eq!(pool.wake(now + Duration::from_secs(119)), []);
+        assert_eq!(pool.wake(now + Duration::from_secs(120)), [base + 3]);
+        assert_eq!(pool.pick(|_| false), Some(base + 3));
+    }
+
+    #[test]
+    fn automatic_addresses_stay_in_the_ip_range_and_its_first_one_is_used() {
+        let pool = Pool::new(A, space("172.28.0.0/16", Some("172.28.5.0/24"), &[]), A);
+        let first = pool.pick(|_| false).expect("free");
+        assert_eq!(Range::address(pool.space.subnet, first).to_string(), "172.28.5.0");
+        assert_eq!(pool.space.automatic_count(), 256);
+        let outside = number("172.28.9.9".parse().expect("an address"));
+        assert_eq!(pool.standing(outside), Standing::Free, "a chosen address may lie outside the range");
+        assert!(
+            pool.carve(1000, B).iter().all(|c| pool.space.automatic.intersection(c.range) == Some(c.range))
+        );
+    }
+
+    #[test]
+    fn a_grant_gives_at_most_half_and_never_what_is_used_or_resting() {
+        let mut pool = slash29();
+        let base = pool.space.whole.first();
+        pool.take(base + 4, endpoint(1));
+        pool.rest(base + 5, Instant::now());
+        let claims = pool.carve(100, B);
+        let given: Vec<u128> =
+            claims.iter().flat_map(|c| c.range.first()..=c.range.last()).map(|a| a - base).collect();
+        assert_eq!(given, [2, 3], "two of the three free ones");
+        assert!(claims.iter().all(|c| c.version == 2 && c.owner == B));
+    }
+
+    #[test]
+    fn an_address_owned_by_another_is_not_ours_to_give() {
+        let mut pool = slash29();
+        let base = pool.space.whole.first();
+        let grant = pool.carve_exact(base + 2, B).expect("free");
+        pool.merge(&grant);
+        assert_eq!(pool.standing(base + 2), Standing::Foreign(B));
+        assert_eq!(pool.carve_exact(base + 2, B), None);
+        assert_eq!(pool.pick(|_| false), Some(base + 3));
+        assert_eq!(pool.standing(base), Standing::Reserved);
+        assert_eq!(pool.standing(base + 8), Standing::Outside);
+    }
+
+    #[test]
+    fn an_old_grant_heard_again_after_a_restart_loses_against_what_was_done_with_it() {
+        let mut pool = Pool::new(A, slash29().space, B);
+        let base = pool.space.whole.first();
+        let to_us = Claim { range: Range::single(base + 2), version: 2, owner: A };
+        assert!(pool.gains(&to_us));
+        pool.merge(&to_us);
+        let away = pool.carve_exact(base + 2, B).expect("ours");
+        pool.merge(&away);
+        let mut restarted = Pool::new(A, slash29().space, B);
+        restarted.restore(&pool.durable());
+        assert!(!restarted.gains(&to_us));
+        restarted.merge(&to_us);
+        assert_eq!(restarted.standing(base + 2), Standing::Foreign(B));
+    }
+
+    #[test]
+    fn a_contested_range_is_nobodys() {
+        let mut pool = slash29();
+        let base = pool.space.whole.first();
+        pool.merge(&Claim { range: pool.space.whole, version: 1, owner: B });
+        assert!(pool.is_contested());
+        assert_eq!(pool.pick(|_| false), None);
+        assert_eq!(pool.carve(4, B), []);
+        assert_eq!(pool.standing(base + 3), Standing::Contested);
+    }
+
+    #[test]
+    fn blocks_shrink_with_the_subnet_and_the_cluster() {
+        assert_eq!(block_size(65_536, 3), 256);
+        assert_eq!(block_size(65_536, 1_000), 16);
+        assert_eq!(block_size(256, 3), 4);
+        assert_eq!(block_size(1 << 64, 100_000), 256);
+    }
+
+    /// What two correct nodes and the messages between them may do.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Attach(bool),
+        Detach(bool),
+        Ask(bool, u128),
+        AskExact(bool, u128),
+        Deliver(usize),
+        Restart(bool),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => any::<bool>().prop_map(Step::Attach),
+            2 => any::<bool>().prop_map(Step::Detach),
+            3 => (any::<bool>(), 1u128..9).prop_map(|(n, w)| Step::Ask(n, w)),
+            2 => (any::<bool>(), 0u128..32).prop_map(|(n, a)| Step::AskExact(n, a)),
+            4 => any::<usize>().prop_map(Step::Deliver),
+            1 => any::<bool>().prop_map(Step::Restart),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_is_ever_handed_out_twice(steps in steps()) {
+            let make = |me| Pool::new(me, space("10.0.0.0/27", None, &[]), A);
+            let mut pools = [make(A), make(B)];
+            let mut said: Vec<Claim> = Vec::new(); // every claim ever sent: delivered late, twice or never
+            let base = pools[0].space.whole.first();
+            for step in steps {
+                match step {
+                    Step::Attach(n) => {
+                        let other = usize::from(!n);
+                        if let Some(address) = pools[usize::from(n)].pick(|_| false) {
+                            prop_assert!(!pools[other].taken.contains_key(&address), "{address} twice");
+                            pools[usize::from(n)].take(address, endpoint(address));
+                        }
+                    }
+                    Step::Detach(n) => {
+                        let first = pools[usize::from(n)].taken.keys().next().copied();
+                        if let Some(address) = first {
+                            let pool = &mut pools[usize::from(n)];
+                            pool.taken.remove(&address);
+                        }
+                    }
+                    Step::Ask(n, want) => {
+                        let to = if n { B } else { A };
+                        let donor = &mut pools[usize::from(!n)];
+                        let claims = donor.carve(want, to);
+                        claims.iter().for_each(|claim| { donor.merge(claim); });
+                        said.extend(claims);
+                    }
+                    Step::AskExact(n, offset) => {
+                        let to = if n { B } else { A };
+                        let donor = &mut pools[usize::from(!n)];
+                        let claim = donor.carve_exact(base + offset, to);
+                        claim.iter().for_each(|claim| { donor.merge(claim); });
+                        said.extend(claim);
+                    }
+                    Step::Deliver(which) => {
+                        if let Some(&claim) = said.get(which % said.len().max(1)) {
+                            pools.iter_mut().for_each(|pool| { pool.merge(&claim); });
+                        }
+                    }
+                    Step::Restart(n) => {
+                        let pool = &mut pools[usize::from(n)];
+                        let mut fresh = make(pool.me);
+                        fresh.restore(&pool.durable());
+                        fresh.taken = pool.taken.clone();
+                        *pool = fresh;
+                    }
+                }
+                for address in base..base + 32 {
+                    let ours = pools.iter().filter(|p| p.own_within(Range::single(address)).next().is_some());
+                    prop_assert!(ours.count() <= 1, "{} owned twice", address);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Driver options of a network (`-o key=value`).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use weft_dataplane::segment::Broadcast;
+use weft_dataplane::wire::Vni;
+use weft_dataplane::wire::vxlan::VXLAN_PORT;
+
+const VNI: &str = "weft.vni";
+const STATIC_VTEPS: &str = "weft.static_vteps";
+const BROADCAST: &str = "weft.broadcast";
+const MTU: &str = "com.docker.network.driver.mtu";
+/// Flooding copies each frame once per static VTEP.
+const MAX_STATIC_VTEPS: usize = 64;
+/// IPv4 hosts must take 576 octets (RFC 791); below, little works.
+const MIN_MTU: u16 = 576;
+/// The least MTU of IPv6 (RFC 8200 §5).
+pub(super) const MIN_MTU_V6: u16 = 1280;
+
+/// What the driver options of a network say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// `weft.vni`: the VNI every node receives the network on; needed by VTEPs that speak no gossip.
+    pub vni: Option<Vni>,
+    /// `weft.static_vteps`: tunnel ends that speak no gossip, with port 4789 where none was given.
+    pub static_vteps: Vec<SocketAddr>,
+    /// `weft.broadcast`: whether broadcast and multicast cross hosts.
+    pub broadcast: Broadcast,
+    /// `com.docker.network.driver.mtu`: largest inner IP packet, octets.
+    pub mtu: Option<u16>,
+}
+
+/// An option that cannot be meant; the user's fault, nothing was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// Nobody knows this key.
+    #[error("unknown driver option {0:?}: known are {VNI}, {STATIC_VTEPS}, {BROADCAST} and {MTU}")]
+    Unknown(String),
+    /// Docker's text for a VNI that is none.
+    #[error("invalid vxlan id value {0:?} passed: it must be a number in 1..=16777215")]
+    Vni(String),
+    /// Docker's text for an MTU that is none.
+    #[error("invalid MTU value: {0}: it must be a number in {MIN_MTU}..=65466")]
+    Mtu(String),
+    /// Not `true` or `false`.
+    #[error("invalid value {0:?} for {BROADCAST}: it must be true or false")]
+    Broadcast(String),
+    /// Not an address.
+    #[error("invalid static VTEP {0:?}: it must be a unicast address, with or without a port")]
+    StaticVtep(String),
+    /// Too many static VTEPs.
+    #[error("{0} static VTEPs are too many: at most {MAX_STATIC_VTEPS}")]
+    TooManyVteps(usize),
+    /// Static VTEPs cannot be told which VNI we want.
+    #[error("{STATIC_VTEPS} needs {VNI}: a VTEP that speaks no gossip cannot learn the network's VNI")]
+    VtepsWithoutVni,
+}
+
+impl Options {
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first option, in order of keys, that cannot be meant.
+    pub fn parse(options: &BTreeMap<String, String>) -> Result<Self, OptionError> {
+        let mut parsed = Self::default();
+        for (key, value) in options {
+            match key.as_str() {
+                VNI => parsed.vni = Some(vni(value)?),
+                STATIC_VTEPS => parsed.static_vteps = static_vteps(value)?,
+                BROADCAST => parsed.broadcast = broadcast(value)?,
+                MTU => parsed.mtu = Some(mtu(value)?),
+                _ => return Err(OptionError::Unknown(key.chars().take(80).collect())),
+            }
+        }
+        if !parsed.static_vteps.is_empty() && parsed.vni.is_none() {
+            return Err(OptionError::VtepsWithoutVni);
+        }
+        Ok(parsed)
+    }
+}
+
+fn vni(text: &str) -> Result<Vni, OptionError> {
+    let number = text.parse::<u32>().ok().filter(|&n| n != 0);
+    number.and_then(|n| Vni::try_from(n).ok()).ok_or_else(|| OptionError::Vni(shortened(text)))
+}
+
+/// 65,466 = 65,535 − 69: the largest UDP payload less the VXLAN and inner Ethernet headers, rounded for IPv6.
+fn mtu(text: &str) -> Result<u16, OptionError> {
+    let number = text.parse::<u16>().ok().filter(|n| (MIN_MTU..=65_466).contains(n));
+    number.ok_or_else(|| OptionError::Mtu(shortened(text)))
+}
+
+fn broadcast(text: &str) -> Result<Broadcast, OptionError> {
+    match text {
+        "true" | "1" => Ok(Broadcast::Flood),
+        "false" | "0" => Ok(Broadcast::Local),
+        _ => Err(OptionError::Broadcast(shortened(text))),
+    }
+}
+
+fn static_vteps(text: &str) -> Result<Vec<SocketAddr>, OptionError> {
+    let mut vteps = text.split(',').map(|part| static_vtep(part.trim())).collect::<Result<Vec<_>, _>>()?;
+    vteps.sort();
+    vteps.dedup();
+    if vteps.len() > MAX_STATIC_VTEPS {
+        return Err(OptionError::TooManyVteps(vteps.len()));
+    }
+    Ok(vteps)
+}
+
+fn static_vtep(text: &str) -> Result<SocketAddr, OptionError> {
+    let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, VXLAN_PORT));
+    let vtep = bare.or_else(|_| text.parse::<SocketAddr>()).ok();
+    let reachable = |vtep: &SocketAddr| {
+        let ip = vtep.ip();
+        vtep.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::from([255; 4])
+    };
+    vtep.filter(reachable).ok_or_else(|| OptionError::StaticVtep(shortened(text)))
+}
+
+/// A user's text in an error, bounded.
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<Options, OptionError> {
+        Options::parse(&pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+
+    #[test]
+    fn options_are_read() {
+        let options = parse(&[
+            ("weft.vni", "42"),
+            ("weft.static_vteps", "192.0.2.9, [2001:db8::1]:8472,192.0.2.9"),
+            ("weft.broadcast", "true"),
+            ("com.docker.network.driver.mtu", "1400"),
+        ])
+        .expect("valid");
+        assert_eq!(options.vni.map(u32::from), Some(42));
+        let vteps: Vec<String> = options.static_vteps.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(vteps, ["192.0.2.9:4789", "[2001:db8::1]:8472"]);
+        assert_eq!((options.broadcast, options.mtu), (Broadcast::Flood, Some(1400)));
+    }
+
+    #[test]
+    fn options_that_cannot_be_meant_are_refused_by_name() {
+        for (pairs, text) in [
+            (&[("encrypted", "")][..], "unknown driver option \"encrypted\""),
+            (&[("weft.vni", "0")], "invalid vxlan id value \"0\" passed"),
+            (&[("weft.vni", "16777216")], "invalid vxlan id value \"16777216\" passed"),
+            (&[("com.docker.network.driver.mtu", "70000")], "invalid MTU value: 70000"),
+            (&[("com.docker.network.driver.mtu", "")], "invalid MTU value: "),
+            (&[("weft.broadcast", "yes")], "invalid value \"yes\" for weft.broadcast"),
+            (
+                &[("weft.vni", "1"), ("weft.static_vteps", "host.example")],
+                "invalid static VTEP \"host.example\"",
+            ),
+            (&[("weft.vni", "1"), ("weft.static_vteps", "0.0.0.0")], "invalid static VTEP"),
+            (&[("weft.vni", "1"), ("weft.static_vteps", "239.1.1.1")], "invalid static VTEP"),
+            (&[("weft.vni", "1"), ("weft.static_vteps", "")], "invalid static VTEP"),
+            (&[("weft.static_vteps", "192.0.2.9")], "weft.static_vteps needs weft.vni"),
+        ] {
+            let error = parse(pairs).expect_err("refused").to_string();
+            assert!(error.starts_with(text), "{pairs:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Subnets for networks whose creator named none.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest, Sha256};
+
+use crate::ipam::Range;
+use crate::model::NetworkId;
+
+/// Docker's pool for networks that span hosts, 10.0.0.0/8.
+const GLOBAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
+/// Docker cuts it into /24; ranges granted to nodes want room, so that a dead node strands little.
+const DEFAULT_LEN: u8 = 16;
+
+/// The first subnet of 10.0.0.0/8 with `len` (default 16) bits that overlaps none of `used`.
+pub(super) fn free_ipv4(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
+    let len = len.unwrap_or(DEFAULT_LEN).max(GLOBAL.prefix_len());
+    let used: Vec<Range> =
+        used.iter().filter(|net| matches!(net, IpNet::V4(_))).map(|&n| Range::of(n)).collect();
+    let size = 1_u128 << (32 - len);
+    let pool = Range::of(GLOBAL.into());
+    let mut first = pool.first();
+    // Each step passes one of `used` or ends, so a pool cut into millions of subnets is not walked.
+    while let Some(candidate) = Range::new(first, first + size - 1).filter(|c| c.last() <= pool.last()) {
+        match used.iter().filter(|u| u.intersection(candidate).is_some()).map(|u| u.last()).max() {
+            None => {
+                let address = Ipv4Addr::from(u32::try_from(first).ok()?);
+                return Ipv4Net::new(address, len).ok().map(IpNet::V4);
+            }
+            Some(last) => first = (last / size + 1) * size,
+        }
+    }
+    None
+}
+
+/// The network's own unique local prefix (RFC 4193 §3): `fd`, then 56 bits of a hash of its id.
+pub(super) fn unique_local(id: NetworkId) -> IpNet {
+    let hash = Sha256::new_with_prefix(b"weft unique local prefix").chain_update(id.0).finalize();
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..8].copy_from_slice(&hash[..7]);
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(octets), 64))
+}
+
+/// Docker's default gateway: the first free address of the range if there is one, else of the subnet.
+pub(super) fn default_gateway(prefix: IpNet, ip_range: Option<IpNet>, taken: &[IpAddr]) -> Option<IpAddr> {
+    let whole = Range::of(prefix);
+    let from = Range::of(ip_range.unwrap_or(prefix));
+    let edges = if whole.count() > 2 { [Some(whole.first()), Some(whole.last())] } else { [None, None] };
+    let taken: Vec<u128> =
+        taken.iter().map(|&ip| crate::ipam::number(ip)).chain(edges.into_iter().flatten()).collect();
+    (from.first()..=from.last()).find(|n| !taken.contains(n)).map(|n| Range::address(prefix, n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    #[test]
+    fn the_first_free_subnet_is_taken_and_a_full_pool_says_so() {
+        assert_eq!(free_ipv4(None, &[]), Some(net("10.0.0.0/16")));
+        assert_eq!(free_ipv4(None, &[net("10.0.3.0/24"), net("fd00::/8")]), Some(net("10.1.0.0/16")));
+        assert_eq!(free_ipv4(Some(24), &[net("10.0.0.0/23")]), Some(net("10.0.2.0/24")));
+        assert_eq!(free_ipv4(None, &[net("10.0.0.0/9"), net("10.128.0.0/16")]), Some(net("10.129.0.0/16")));
+        assert_eq!(free_ipv4(None, &[net("0.0.0.0/0")]), None);
+        assert_eq!(free_ipv4(Some(30), &[net("10.0.0.0/8")]), None);
+    }
+
+    #[test]
+    fn each_network_has_its_own_unique_local_prefix() {
+        let (a, b) = (unique_local(NetworkId([1; 16])), unique_local(NetworkId([2; 16])));
+        assert_ne!(a, b);
+        assert_eq!(a.prefix_len(), 64);
+        assert!(net("fd00::/8").contains(&a));
+    }
+
+    #[test]
+    fn the_default_gateway_is_the_first_free_address_of_the_range() {
+        let gateway = |subnet, range: Option<&str>, taken: &[&str]| {
+            let taken: Vec<IpAddr> = taken.iter().map(|t| t.parse().expect("an address")).collect();
+            default_gateway(net(subnet), range.map(net), &taken).map(|ip| ip.to_string())
+        };
+        assert_eq!(gateway("10.0.0.0/16", None, &[]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(gateway("10.0.0.0/24", Some("10.0.0.128/25"), &[]).as_deref(), Some("10.0.0.128"));
+        assert_eq!(gateway("10.0.0.0/24", None, &["10.0.0.1"]).as_deref(), Some("10.0.0.2"));
+        assert_eq!(gateway("fd00::/64", None, &[]).as_deref(), Some("fd00::1"));
+        assert_eq!(gateway("10.0.0.0/31", None, &[]).as_deref(), Some("10.0.0.0"));
+    }
+}
