@@ -122,3 +122,256 @@ fn change_reaches_two_others_in_milliseconds() {
         assert!(gossip.record(id(1), &key("endpoint")).is_some(), "node {number}");
     }
 }
+
+/// Events of one node that say a member is down.
+fn downs(network: &Network<Node>) -> Vec<String> {
+    let tell = |(at, node): (SocketAddr, &Node)| {
+        let down = node.events.iter().filter(|(_, event)| matches!(event, GossipEvent::MemberDown(_)));
+        down.map(move |(when, event)| format!("{at} at {when:?}: {event:?}")).collect::<Vec<_>>()
+    };
+    network.nodes().flat_map(tell).collect()
+}
+
+fn knows_dead(node: &Node, dead: NodeId) -> bool {
+    node.gossip.member(dead).is_some_and(|member| member.state == MemberState::Down)
+}
+
+#[test]
+fn death_among_a_hundred_is_known_to_all_within_ten_seconds() {
+    for seed in [3, 4] {
+        let mut network = cluster(100, seed);
+        let joined = network.run_until(Duration::from_secs(30), |network| agree(network, 100));
+        assert!(joined.is_some(), "seed {seed}: never agreed");
+        network.crash(addr(42));
+        let dead = id(42);
+        let took = network.run_until(Duration::from_secs(20), |network| {
+            network.nodes().all(|(_, node)| knows_dead(node, dead))
+        });
+        eprintln!("seed {seed}: joined {joined:?}, death known {took:?}");
+        assert!(took.is_some_and(|took| took <= Duration::from_secs(10)), "seed {seed}: {took:?}");
+        network.run_for(Duration::from_secs(5));
+        let others = downs(&network).into_iter().filter(|down| !down.contains(&format!("{dead:?}"))).count();
+        assert_eq!(others, 0, "seed {seed}: the living were thought dead");
+    }
+}
+
+#[test]
+fn nobody_is_thought_dead_while_a_fifth_of_all_datagrams_is_lost() {
+    for seed in [5, 6] {
+        let mut network = cluster(100, seed);
+        network.run_until(Duration::from_secs(30), |network| agree(network, 100)).expect("agreed");
+        network.conditions.loss = 0.2;
+        network.run_for(Duration::from_secs(60));
+        assert_eq!(downs(&network), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn change_among_a_hundred_is_everywhere_within_two_seconds() {
+    let mut network = cluster(100, 7);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 100)).expect("agreed");
+    network.conditions.loss = 0.05;
+    network.run_for(Duration::from_secs(10));
+    network.with(addr(17), |node, now| node.gossip.set_record(now, key("moved"), b"x".to_vec()));
+    let seen = |network: &Network<Node>| {
+        network.nodes().all(|(_, node)| node.gossip.record(id(17), &key("moved")).is_some())
+    };
+    let took = network.run_until(Duration::from_secs(10), seen);
+    eprintln!("change everywhere after {took:?}");
+    assert!(took.is_some_and(|took| took <= Duration::from_secs(2)), "{took:?}");
+}
+
+#[test]
+fn cluster_at_rest_says_next_to_nothing() {
+    for (count, most) in [(3, 1_000), (100, 2_000)] {
+        let mut network = cluster(count, 8);
+        network.run_until(Duration::from_secs(30), |network| agree(network, count)).expect("agreed");
+        network.run_for(Duration::from_secs(60));
+        let before: u64 = network.nodes().map(|(at, _)| network.traffic(at).bytes).sum();
+        network.run_for(Duration::from_secs(60));
+        let after: u64 = network.nodes().map(|(at, _)| network.traffic(at).bytes).sum();
+        let rate = (after - before) / 60 / count as u64;
+        eprintln!("{count} nodes at rest: {rate} octets/s per node");
+        assert!(rate < most, "{count} nodes: {rate} octets/s each");
+    }
+}
+
+#[test]
+fn halves_of_a_partition_see_each_other_again_after_it_heals() {
+    for (seed, length) in [(9, 30), (10, 600)] {
+        let mut network = cluster(10, seed);
+        network.run_until(Duration::from_secs(30), |network| agree(network, 10)).expect("agreed");
+        let all: Vec<_> = (0..10).map(addr).collect();
+        network.partition(&all[..5], &all[5..]);
+        network.run_for(Duration::from_secs(length));
+        assert!(knows_dead(network.node(addr(0)).expect("runs"), id(9)), "seed {seed}: not noticed");
+        network.with(addr(1), |node, now| node.gossip.set_record(now, key("meanwhile"), b"1".to_vec()));
+        network.with(addr(8), |node, now| node.gossip.set_record(now, key("meanwhile"), b"8".to_vec()));
+        network.heal();
+        let took = network.run_until(Duration::from_secs(60), |network| agree(network, 10));
+        eprintln!("{length} s partition healed in {took:?}");
+        assert!(took.is_some(), "seed {seed}: never healed");
+    }
+}
+
+#[test]
+fn one_deaf_direction_kills_nobody() {
+    let mut network = cluster(5, 11);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 5)).expect("agreed");
+    network.cut_one_way(addr(1), addr(2));
+    network.run_for(Duration::from_secs(120));
+    assert_eq!(downs(&network), Vec::<String>::new());
+}
+
+#[test]
+fn restarted_node_replaces_its_records_at_once_and_not_piece_by_piece() {
+    let mut network = cluster(4, 12);
+    for n in 0..40 {
+        network
+            .with(addr(2), |node, now| node.gossip.set_record(now, key(&format!("e{n:02}")), vec![7; 200]));
+    }
+    network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+    network.crash(addr(2));
+    network.run_for(Duration::from_secs(20));
+
+    let mut again = node(2, 2, 99, network.now());
+    for n in 5..40 {
+        again.gossip.set_record(network.now(), key(&format!("e{n:02}")), vec![8; 200]).expect("room");
+    }
+    again.gossip.join(network.now(), &[addr(0)]);
+    network.start(addr(2), again);
+    let mut fewest = usize::MAX;
+    let took = network.run_until(Duration::from_secs(20), |network| {
+        let held = network.node(addr(1)).expect("runs").gossip.records(id(2)).count();
+        fewest = fewest.min(held);
+        agree(network, 4)
+    });
+    assert!(took.is_some_and(|took| took < Duration::from_secs(3)), "{took:?}");
+    assert_eq!(fewest, 35, "records were missing in between");
+    let up = network.node(addr(1)).expect("runs").events.last().map(|(_, event)| event.clone());
+    assert!(up.is_some());
+}
+
+#[test]
+fn restarted_node_with_an_older_epoch_is_not_heard_and_is_told() {
+    let mut network = cluster(3, 13);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 3)).expect("agreed");
+    network.crash(addr(2));
+    let mut newer = node(2, 5, 1, network.now());
+    newer.gossip.join(network.now(), &[addr(0)]);
+    network.start(addr(2), newer);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 3)).expect("agreed");
+    network.crash(addr(2));
+
+    let mut rolled_back = node(2, 3, 2, network.now());
+    rolled_back.gossip.set_record(network.now(), key("old"), b"old".to_vec()).expect("room");
+    rolled_back.gossip.join(network.now(), &[addr(0), addr(1)]);
+    network.start(addr(2), rolled_back);
+    network.run_for(Duration::from_secs(60));
+    let other = &network.node(addr(0)).expect("runs").gossip;
+    assert!(other.record(id(2), &key("old")).is_none());
+    assert!(other.counters().stale_boot > 0);
+    let events = &network.node(addr(2)).expect("runs").events;
+    assert!(events.iter().any(|(_, event)| *event == GossipEvent::IdentityClash(id(2))), "{events:?}");
+}
+
+#[test]
+fn two_nodes_with_one_identity_are_noticed() {
+    let mut network = cluster(3, 14);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 3)).expect("agreed");
+    let mut clone = node(2, 1, 1234, network.now());
+    clone.gossip.join(network.now(), &[addr(0), addr(1)]);
+    network.start(addr(7), clone);
+    network.run_for(Duration::from_secs(60));
+    let clashes = |at| {
+        let events = &network.node(addr(at)).expect("runs").events;
+        events.iter().filter(|(_, event)| *event == GossipEvent::IdentityClash(id(2))).count()
+    };
+    assert!(clashes(0) > 0 && clashes(1) > 0, "{} {}", clashes(0), clashes(1));
+}
+
+#[test]
+fn renumbered_node_keeps_its_identity() {
+    let mut network = cluster(4, 15);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+    network.readdress(addr(3), addr(33));
+    network.with(addr(33), |node, now| node.gossip.set_advertise(now, addr(33)));
+    let moved = |network: &Network<Node>| {
+        network.nodes().all(|(_, node)| node.gossip.member(id(3)).is_some_and(|m| m.addr == addr(33)))
+    };
+    let took = network.run_until(Duration::from_secs(10), moved);
+    assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{took:?}");
+    network.run_for(Duration::from_secs(30));
+    assert!(agree(&network, 4));
+    assert_eq!(downs(&network), Vec::<String>::new());
+    let events = &network.node(addr(0)).expect("runs").events;
+    assert!(events.iter().any(|(_, event)| *event == GossipEvent::MemberMoved(id(3))));
+}
+
+#[test]
+fn goodbye_is_not_a_death() {
+    let mut network = cluster(4, 16);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+    network.with(addr(3), |node, now| node.gossip.leave(now));
+    network.run_for(Duration::from_secs(1));
+    network.crash(addr(3));
+    for (at, node) in network.nodes() {
+        assert_eq!(node.gossip.member(id(3)).map(|m| m.state), Some(MemberState::Left), "{at}");
+        assert_eq!(node.gossip.records(id(3)).count(), 0, "{at}");
+        assert!(node.events.iter().any(|(_, event)| *event == GossipEvent::MemberLeft(id(3))), "{at}");
+    }
+    assert_eq!(downs(&network), Vec::<String>::new());
+    let mut again = node(3, 2, 1, network.now());
+    again.gossip.join(network.now(), &[addr(1)]);
+    network.start(addr(3), again);
+    network.run_until(Duration::from_secs(10), |network| agree(network, 4)).expect("back again");
+}
+
+#[test]
+fn goodbye_that_somebody_missed_reaches_it_by_comparison() {
+    let mut network = cluster(4, 17);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+    let rest: Vec<_> = [0, 1, 3].map(addr).to_vec();
+    network.partition(&[addr(2)], &rest);
+    network.with(addr(3), |node, now| node.gossip.leave(now));
+    network.run_for(Duration::from_secs(30));
+    network.crash(addr(3));
+    network.heal();
+    let heard = |network: &Network<Node>| {
+        let node = network.node(addr(2)).expect("runs");
+        node.gossip.member(id(3)).is_some_and(|m| m.state == MemberState::Left) && agree(network, 3)
+    };
+    assert!(network.run_until(Duration::from_secs(60), heard).is_some());
+}
+
+#[test]
+fn node_that_slept_blames_nobody_and_comes_back() {
+    let mut network = cluster(10, 18);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 10)).expect("agreed");
+    network.pause(addr(4), Duration::from_secs(30));
+    network.run_for(Duration::from_secs(31));
+    let took = network.run_until(Duration::from_secs(30), |network| agree(network, 10));
+    assert!(took.is_some(), "did not come back");
+    let sleeper = network.node(addr(4)).expect("runs");
+    assert!(sleeper.gossip.counters().pauses > 0);
+    let blamed =
+        sleeper.events.iter().filter(|(_, event)| matches!(event, GossipEvent::MemberDown(_))).count();
+    assert_eq!(blamed, 0);
+}
+
+#[test]
+fn calls_reach_their_member_and_only_it() {
+    let mut network = cluster(3, 19);
+    network.run_until(Duration::from_secs(5), |network| agree(network, 3)).expect("agreed");
+    network.with(addr(0), |node, now| {
+        assert!(node.gossip.send_rpc(now, id(2), b"a range, please".to_vec()));
+        assert!(!node.gossip.send_rpc(now, id(2), vec![0; 1001]), "too long");
+        assert!(!node.gossip.send_rpc(now, id(9), vec![]), "nobody");
+    });
+    network.run_for(Duration::from_millis(5));
+    let calls = |at| {
+        let events = &network.node(addr(at)).expect("runs").events;
+        events.iter().filter(|(_, e)| matches!(e, GossipEvent::Rpc { from, .. } if *from == id(0))).count()
+    };
+    assert_eq!((calls(1), calls(2)), (0, 1));
+}

@@ -64,10 +64,8 @@ impl Gossip {
         }
         self.withdraw_all();
         self.publish(true);
+        // The engine's own goodbye would be taken for a death wherever it overtakes the signed one.
         self.push_goodbye();
-        let mut effects = Effects::default();
-        self.membership.leave(self.now, &mut effects);
-        self.absorb(effects);
         self.left = true;
     }
 
@@ -174,6 +172,11 @@ impl Gossip {
             self.membership.announce(self.now, peer, &mut effects);
             self.absorb(effects);
             self.compare_with(sender);
+            if self.membership.active_count() == 1 {
+                // New here: everybody's names at once are better than a few with each packet.
+                let entries = self.membership.roster();
+                self.send(sender, Message::Roster { reply: true, entries });
+            }
         }
     }
 

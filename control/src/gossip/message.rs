@@ -57,6 +57,8 @@ pub(crate) enum Message {
     Member(Vec<u8>),
     /// First contact: who we are, and up to which generation we hold the receiver dead.
     Hello { peer: Peer, buried: u64, reply: bool },
+    /// The sender suspects the receiver, in this incarnation, to be dead.
+    Suspicion(u16),
     /// Changes of records; `more` says that the sender had to stop.
     Delta { more: bool, sections: Vec<Section> },
     /// What all we know hashes to: records, active members.
@@ -82,6 +84,7 @@ const SUMMARIES: u8 = 6;
 const PULL: u8 = 7;
 const ROSTER: u8 = 8;
 const RPC: u8 = 9;
+const SUSPICION: u8 = 10;
 
 impl Envelope {
     pub(crate) fn emit(&self, message: &Message) -> Vec<u8> {
@@ -115,6 +118,10 @@ impl Message {
                 peer.emit(out);
                 out.u64(*buried);
                 out.flag(*reply);
+            }
+            Self::Suspicion(incarnation) => {
+                out.u8(SUSPICION);
+                out.u16(*incarnation);
             }
             Self::Delta { more, sections } => {
                 out.u8(DELTA);
@@ -180,6 +187,7 @@ impl Message {
             DELTA => {
                 Self::Delta { more: reader.flag()?, sections: list(&mut reader, MAX_PULL, parse_section)? }
             }
+            SUSPICION => Self::Suspicion(reader.u16()?),
             DIGEST => Self::Digest { tables: reader.u64()?, roster: reader.u64()? },
             BUCKET_HASHES => {
                 let mut hashes = Box::new([0; BUCKETS]);

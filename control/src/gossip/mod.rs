@@ -320,10 +320,10 @@ impl Gossip {
         self.tables.get(origin).is_some_and(|origin| origin.is_complete())
     }
 
-    /// Members that answer, this node not included.
+    /// Members that answer and proved themselves, this node not included.
     #[must_use]
     pub fn alive(&self) -> usize {
-        self.membership.active_count()
+        self.members().filter(|member| member.state == MemberState::Alive && member.id != self.us).count()
     }
 
     /// Counts since start.
@@ -421,10 +421,11 @@ impl Gossip {
             return;
         }
         match message {
-            Message::Member(packet) => self.handle_packet(sender, &packet),
+            Message::Member(packet) => self.handle_packet(&packet),
             Message::Hello { peer, buried, reply } => {
                 self.handle_hello(sender, via, from, peer, buried, reply)
             }
+            Message::Suspicion(incarnation) => self.handle_suspicion(sender, incarnation),
             Message::Delta { more, sections } => self.handle_delta(sender, more, sections),
             Message::Digest { tables, roster } => self.handle_digest(sender, tables, roster),
             Message::Buckets(hashes) => self.handle_buckets(sender, &hashes),
@@ -435,13 +436,19 @@ impl Gossip {
         }
     }
 
-    fn handle_packet(&mut self, sender: NodeId, packet: &[u8]) {
+    fn handle_packet(&mut self, packet: &[u8]) {
         let mut effects = Effects::default();
         if !self.membership.handle_packet(self.now, packet, &mut effects) {
             self.counters.membership_refused += 1;
         }
         self.absorb(effects);
-        let _ = sender;
+    }
+
+    fn handle_suspicion(&mut self, accuser: NodeId, incarnation: u16) {
+        let Some((accuser, true)) = self.membership.find(accuser) else { return };
+        let mut effects = Effects::default();
+        self.membership.refute(self.now, incarnation, accuser, &mut effects);
+        self.absorb(effects);
     }
 
     fn handle_rpc(&mut self, from: NodeId, body: Vec<u8>) {
@@ -455,11 +462,14 @@ impl Gossip {
 
     /// Carries out what the membership engine wants, and tells what it changed.
     fn absorb(&mut self, effects: Effects) {
-        let Effects { packets, touched, heads, forged, rejoined, .. } = effects;
+        let Effects { packets, touched, heads, forged, rejoined, accused, .. } = effects;
         self.counters.bad_signature += forged;
         self.counters.rejoins += u64::from(rejoined);
         for (peer, packet) in packets {
             self.send_to_peer(peer, Message::Member(packet));
+        }
+        for (peer, incarnation) in accused {
+            self.send_to_peer(peer, Message::Suspicion(incarnation));
         }
         for id in touched {
             self.refresh(id);

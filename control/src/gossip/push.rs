@@ -135,8 +135,9 @@ impl Gossip {
     pub(super) fn push_goodbye(&mut self) {
         let Some(own) = self.tables.get(self.us) else { return };
         let goodbye = Section { extent: Extent::Full, ..own.hint() };
-        self.membership.spread(&goodbye.head);
         let targets = self.targets(&[]);
+        // Twice, as there will be nobody to ask.
+        self.push(&targets, &goodbye);
         self.push(&targets, &goodbye);
     }
 
