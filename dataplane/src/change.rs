@@ -26,6 +26,11 @@ pub enum Event {
         /// The VTEP as configured, not the varying source port.
         vtep: SocketAddr,
     },
+    /// A MAC was not learned behind a static VTEP because the table is full: somebody floods it.
+    LearnRefused {
+        /// Segment whose table is full.
+        vni: Vni,
+    },
     /// The TAP behind a segment's port went away, or a worker cannot use it any more.
     PortLost {
         /// Segment whose port it was.

@@ -96,11 +96,13 @@ impl Engine {
         self.segments.get(&vni).map(Arc::as_ref)
     }
 
-    /// Decides about a frame that came out of the port of segment `vni`. A super-frame is one frame.
+    /// Decides about a frame that came out of the port of segment `vni`. A super-frame is one frame; `largest`
+    /// is the number of octets of the largest IP packet it becomes (of a plain frame: all behind the Ethernet
+    /// header).
     #[must_use]
-    pub fn handle_frame(&self, vni: Vni, frame: &[u8], now: Seconds) -> Verdict<'_> {
+    pub fn handle_frame(&self, vni: Vni, frame: &[u8], largest: usize, now: Seconds) -> Verdict<'_> {
         match self.segment(vni) {
-            Some(segment) => forward::outbound(segment, frame, now),
+            Some(segment) => forward::outbound(segment, frame, largest, now),
             None => Verdict::Drop(DropReason::NoSegment),
         }
     }
@@ -142,6 +144,28 @@ impl<'e> Source<'e> {
     /// Decides about one inner frame; `notice` is told what was learned from it.
     pub fn handle_frame(&self, frame: &[u8], now: Seconds, notice: &mut dyn FnMut(Event)) -> Verdict<'e> {
         forward::inbound(self, frame, now, notice)
+    }
+
+    /// As [`Source::handle_frame`], for a frame whose predecessor in the batch, where there is one, was to be
+    /// delivered: a train of alike frames is decided once.
+    #[inline]
+    pub fn handle_next(
+        &self,
+        delivered: Option<&[u8]>,
+        frame: &[u8],
+        now: Seconds,
+        notice: &mut dyn FnMut(Event),
+    ) -> Verdict<'e> {
+        match delivered {
+            Some(previous) if forward::is_alike(previous, frame) => Verdict::Deliver(self.segment.vni),
+            _ => self.handle_frame(frame, now, notice),
+        }
+    }
+
+    /// Underlay address the datagrams come from.
+    #[must_use]
+    pub fn from(&self) -> IpAddr {
+        self.from
     }
 
     /// The segment the datagrams belong to.

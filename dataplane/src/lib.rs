@@ -11,11 +11,13 @@
 //!
 //! Every arrow may end in a drop: a verdict with one [`stats::DropReason`] and one counter, never an error.
 
+mod answer;
 pub mod change;
 pub mod checksum;
 pub mod engine;
 pub mod fdb;
 mod forward;
+mod guard;
 pub mod neighbour;
 pub mod offload;
 pub mod segment;

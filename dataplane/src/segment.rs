@@ -158,6 +158,12 @@ impl Segment {
         self.vni
     }
 
+    /// Largest inner IP packet, octets.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
     /// Static VTEPs, in the order control gave them.
     #[must_use]
     pub fn static_vteps(&self) -> &[Vtep] {

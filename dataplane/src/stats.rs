@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::offload::SplitError;
+
 /// Declares an enum whose variants have a stable snake_case name and a place in an array.
 macro_rules! named {
     ($(#[$outer:meta])* $enum:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)* }) => {
@@ -86,6 +88,20 @@ named! {
         NoSegment = "no_segment",
         /// Frame for a segment that has no port attached.
         NoPort = "no_port",
+        /// The TAP asked for an offload that was never offered.
+        OffloadUnsupported = "offload_unsupported",
+        /// The TAP gave a super-frame with an impossible segment size.
+        OffloadSegmentSize = "offload_segment_size",
+        /// The TAP's header leads outside of its frame.
+        OffloadOutsideFrame = "offload_outside_frame",
+        /// The TAP's header does not fit the frame's protocol.
+        OffloadMismatch = "offload_mismatch",
+        /// The TAP gave a super-frame that is an IP fragment.
+        OffloadFragment = "offload_fragment",
+        /// The TAP gave a super-frame with longer headers than are split.
+        OffloadHeaderTooLong = "offload_header_too_long",
+        /// Inner super-frame of a kernel VTEP on this machine, with a wrong checksum.
+        OversizeCorrupt = "oversize_corrupt",
         /// Send buffer of the underlay socket full.
         SendBufferFull = "send_buffer_full",
         /// Datagram larger than the underlay's MTU.
@@ -138,6 +154,19 @@ named! {
         SegmentationFallbacks = "segmentation_fallbacks",
         /// Returns from waiting.
         Wakeups = "wakeups",
+    }
+}
+
+impl From<SplitError> for DropReason {
+    fn from(error: SplitError) -> Self {
+        match error {
+            SplitError::Unsupported => Self::OffloadUnsupported,
+            SplitError::SegmentSize => Self::OffloadSegmentSize,
+            SplitError::OutsideFrame => Self::OffloadOutsideFrame,
+            SplitError::Mismatch => Self::OffloadMismatch,
+            SplitError::Fragment => Self::OffloadFragment,
+            SplitError::HeaderTooLong => Self::OffloadHeaderTooLong,
+        }
     }
 }
 

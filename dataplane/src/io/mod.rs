@@ -14,6 +14,8 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+mod inbound;
+mod outbound;
 mod outbox;
 mod sys;
 mod tap;

@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "the kernel's interface; every block says what it relies on")]
 
-use std::ffi::{CStr, c_int, c_ulong};
+use std::ffi::{c_int, c_ulong};
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -71,15 +71,15 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
     check(result).map(drop)
 }
 
-/// The kernel's release text, such as `6.18.4`.
-pub(crate) fn kernel_release() -> String {
-    // SAFETY: `utsname` is plain C data; `uname` fills it with zero-terminated texts and fails on bad pointers
-    // only. Zeroed fields are terminated too.
-    unsafe {
-        let mut names: libc::utsname = std::mem::zeroed();
-        libc::uname(&raw mut names);
-        CStr::from_ptr(names.release.as_ptr()).to_string_lossy().into_owned()
-    }
+/// The kernel's version, such as (6, 18); (0, 0) where it cannot be told.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let names = nix::sys::utsname::uname();
+    names.map_or((0, 0), |names| version_of(&names.release().to_string_lossy()))
+}
+
+fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// A socket address in the kernel's form; large enough for IPv4 and IPv6.
@@ -381,5 +381,33 @@ impl Sender {
             }
             at = piece.next;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_release_is_read_up_to_its_minor_number() {
+        for (release, version) in [
+            ("6.8.12", (6, 8)),
+            ("6.9.0-rc1", (6, 9)),
+            ("6.18-x", (6, 18)),
+            ("5.15.0-91-generic", (5, 15)),
+            ("7", (7, 0)),
+            ("?", (0, 0)),
+        ] {
+            assert_eq!(version_of(release), version, "{release}");
+        }
+    }
+
+    #[test]
+    fn addresses_survive_the_kernels_form() {
+        for text in ["192.0.2.1:4789", "[2001:db8::1]:49152"] {
+            let address: SocketAddr = text.parse().expect("address");
+            assert_eq!(Name::from(address).address(), Some(address));
+        }
+        assert_eq!(Name::empty().address(), None);
     }
 }

@@ -6,9 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::sys;
-
-/// `struct virtio_net_hdr` without `num_buffers` (include/uapi/linux/virtio_net.h).
-pub(crate) const VNET_HEADER_LEN: usize = 10;
+use crate::wire::vnet;
 
 /// Most queues of one TAP (`MAX_TAP_QUEUES`, drivers/net/tun.c).
 pub const QUEUES_MAX: usize = 256;
@@ -121,10 +119,20 @@ fn open_queue(name: &str) -> Result<TapQueue, TapError> {
 
 fn configure(name: &str, queue: &TapQueue) -> Result<(), TapError> {
     let fd = queue.as_fd();
-    sys::tun_set_vnet_header_len(fd, VNET_HEADER_LEN as i32)
+    sys::tun_set_vnet_header_len(fd, vnet::HEADER_LEN as i32)
         .map_err(refused("set the header length of", name))?;
-    sys::tun_set_offload(fd, 0).map_err(refused("set the offloads of", name))?;
+    set_offloads(fd).map_err(refused("set the offloads of", name))?;
     set_queue_len(name).map_err(refused("set the queue length of", name))
+}
+
+fn set_offloads(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const TCP: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    const UDP: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    match sys::tun_set_offload(fd, TCP | UDP) {
+        // Linux before 6.2 has no UDP segmentation over TAP.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => sys::tun_set_offload(fd, TCP),
+        other => other,
+    }
 }
 
 fn set_queue_len(name: &str) -> io::Result<()> {

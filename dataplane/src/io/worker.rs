@@ -1,7 +1,10 @@
 //! A packet worker: one thread that runs every packet to completion, from one queue of every TAP to its own
 //! underlay sockets and back. It waits in epoll without a timeout, so nothing spins when nothing flows.
+//!
+//! Rounds alternate: one batch inbound, then one fill of the frame memory outbound. Neither side can starve
+//! the other, and what was read is still in the processor's cache when it is sent.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
@@ -11,16 +14,15 @@ use arc_swap::ArcSwap;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use super::outbox::{Outbox, Part};
-use super::sys::Inbox;
-use super::tap::{TapQueue, VNET_HEADER_LEN};
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use super::tap::TapQueue;
 use super::udp::Underlay;
 use crate::change::Event;
-use crate::engine::{Engine, Verdict};
+use crate::engine::Engine;
 use crate::fdb::Seconds;
-use crate::segment::Vtep;
-use crate::stats::{Counter, Counters, DropReason};
-use crate::wire::{Vni, vxlan};
+use crate::stats::{Counter, Counters};
+use crate::wire::Vni;
 
 /// What the owner asks of a worker. Each is acknowledged once it took effect.
 pub(crate) enum Command {
@@ -29,28 +31,47 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Longest read from a TAP: header, Ethernet header with tag, 64 KiB of IP.
-const FRAME_MAX: usize = VNET_HEADER_LEN + 18 + 65_535;
-/// Memory for frames read and not yet sent, octets. A few super-frames: what is read should still be in the
-/// second-level cache when it is sent.
-const FRAMES: usize = 256 << 10;
-/// Largest message received, octets: UDP_GRO joins up to 64 KiB.
-const MESSAGE_MAX: usize = 65_536;
-const MESSAGES: usize = 64;
-/// Frames read per TAP before others get their turn.
-const FRAMES_PER_TURN: usize = 64;
 /// Epoll token of the owner's bell, of the underlay, and of the first port.
 const BELL: u64 = 0;
 const UNDERLAY: u64 = 1;
 const FIRST_PORT: u64 = 2;
+/// Events taken per wait; the rest comes with the next.
+const EVENTS: usize = 32;
 
-struct Port {
-    vni: Vni,
-    queue: TapQueue,
-    ready: bool,
+/// One worker's queue of a segment's TAP.
+pub(crate) struct Port {
+    pub(crate) vni: Vni,
+    pub(crate) queue: TapQueue,
+    /// There may be something to read.
+    pub(crate) ready: bool,
 }
 
-/// What a worker is made of; it lives on its own thread.
+/// Slots of ports; a detached one stays empty until reused, because epoll knows ports by slot.
+pub(crate) type Ports = [Option<Port>];
+
+/// What both directions need besides their own memory.
+pub(crate) struct Shared {
+    pub(crate) counters: Arc<Counters>,
+    events: SyncSender<Event>,
+    event_bell: Arc<EventFd>,
+}
+
+impl Shared {
+    /// Counts an event and passes it on, if there is room.
+    pub(crate) fn tell(&self, event: Event) {
+        match event {
+            Event::Learned { .. } => self.counters.add(Counter::Learned, 1),
+            Event::LearnRefused { .. } => self.counters.add(Counter::LearnRefused, 1),
+            Event::PortLost { .. } => {}
+        }
+        if self.events.try_send(event).is_err() {
+            self.counters.add(Counter::EventsLost, 1);
+        }
+        let _ = self.event_bell.write(1);
+    }
+}
+
+/// What a worker is made of, until its thread runs.
 pub(crate) struct Worker {
     pub(crate) engine: Arc<ArcSwap<Engine>>,
     pub(crate) underlay: Underlay,
@@ -70,59 +91,60 @@ pub(crate) fn wait_set(worker: &Worker) -> io::Result<Epoll> {
     Ok(epoll)
 }
 
+/// Edge-triggered: who is ready is remembered until a read says otherwise, which saves a wait per batch.
 fn edge(token: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
 }
 
 /// Runs until told to stop.
 pub(crate) fn run(worker: Worker, epoll: Epoll) {
-    let sockets = worker.underlay.outbound.len();
-    let mut state = State {
-        epoll,
-        ports: Vec::new(),
-        underlay_ready: true,
-        inbox: Inbox::new(MESSAGES, MESSAGE_MAX),
-        frames: vec![0; FRAMES],
-        outbox: Outbox::new(sockets),
-        worker,
-    };
-    while state.turn() {}
+    let Worker { engine, underlay, bell, commands, counters, events, event_bell, start } = worker;
+    let shared = Shared { counters, events, event_bell };
+    let outbound = Outbound::new(underlay.outbound);
+    let inbound = Inbound::new(underlay.inbound);
+    let ports = Vec::new();
+    let mut running = Running { engine, bell, commands, shared, start, epoll, ports, inbound, outbound };
+    while running.turn() {}
 }
 
-struct State {
-    worker: Worker,
+struct Running {
+    engine: Arc<ArcSwap<Engine>>,
+    bell: Arc<EventFd>,
+    commands: Receiver<Command>,
+    shared: Shared,
+    start: Instant,
     epoll: Epoll,
-    /// Slots; a detached one stays empty until reused.
     ports: Vec<Option<Port>>,
-    underlay_ready: bool,
-    inbox: Inbox,
-    frames: Vec<u8>,
-    outbox: Outbox,
+    inbound: Inbound,
+    outbound: Outbound,
 }
 
-impl State {
-    /// One round: what is ready inbound, then what is ready outbound. False when told to stop.
+impl Running {
+    /// One round; false when told to stop.
     fn turn(&mut self) -> bool {
         if !self.wait() {
             return false;
         }
-        let engine = self.worker.engine.load_full();
-        let now = Seconds(self.worker.start.elapsed().as_secs() as u32);
-        if self.underlay_ready {
-            self.receive(&engine, now);
+        let engine = self.engine.load_full();
+        let now = Seconds(self.start.elapsed().as_secs() as u32);
+        if self.inbound.ready {
+            self.inbound.turn(&engine, now, &self.ports, &self.shared);
         }
         for slot in 0..self.ports.len() {
-            self.transmit(slot, &engine, now);
+            if let Some(port) = self.ports[slot].as_mut().filter(|port| port.ready) {
+                self.outbound.turn(&engine, now, port, &self.shared);
+            }
         }
+        self.outbound.flush(&self.shared.counters);
         true
     }
 
     fn wait(&mut self) -> bool {
-        let ready = self.underlay_ready || self.ports.iter().flatten().any(|port| port.ready);
+        let ready = self.inbound.ready || self.ports.iter().flatten().any(|port| port.ready);
         let timeout = if ready { EpollTimeout::ZERO } else { EpollTimeout::NONE };
-        let mut events = [EpollEvent::empty(); 32];
+        let mut events = [EpollEvent::empty(); EVENTS];
         let Ok(count) = self.epoll.wait(&mut events, timeout) else { return true };
-        self.worker.counters.add(Counter::Wakeups, u64::from(!ready));
+        self.shared.counters.add(Counter::Wakeups, u64::from(!ready));
         for event in &events[..count] {
             match event.data() {
                 BELL => {
@@ -130,7 +152,7 @@ impl State {
                         return false;
                     }
                 }
-                UNDERLAY => self.underlay_ready = true,
+                UNDERLAY => self.inbound.ready = true,
                 token => {
                     if let Some(Some(port)) = self.ports.get_mut((token - FIRST_PORT) as usize) {
                         port.ready = true;
@@ -142,8 +164,8 @@ impl State {
     }
 
     fn obey(&mut self) -> bool {
-        let _ = self.worker.bell.read();
-        while let Ok(command) = self.worker.commands.try_recv() {
+        let _ = self.bell.read();
+        while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Attach { vni, queue, done } => {
                     let _ = done.send(self.attach(vni, queue));
@@ -176,93 +198,5 @@ impl State {
                 let _ = self.epoll.delete(&port.queue);
             }
         }
-    }
-
-    fn receive(&mut self, engine: &Engine, now: Seconds) {
-        let counters = &self.worker.counters;
-        let count = self.inbox.receive(self.worker.underlay.inbound.as_fd(), MESSAGES).unwrap_or(0);
-        self.underlay_ready = count == MESSAGES;
-        for index in 0..count {
-            let Some(message) = self.inbox.message(index) else { continue };
-            let memory = self.inbox.memory();
-            let octets = &memory[message.range.start as usize..message.range.end as usize];
-            for datagram in octets.chunks(message.stride as usize) {
-                counters.add(Counter::DatagramsIn, 1);
-                counters.add(Counter::DatagramBytesIn, datagram.len() as u64);
-                let mut notice = |_| {};
-                match engine.handle_datagram(message.from.ip(), datagram, now, &mut notice) {
-                    Verdict::Deliver(vni) => {
-                        let frame = &datagram[vxlan::HEADER_LEN..];
-                        deliver(&self.ports, vni, frame, counters);
-                    }
-                    Verdict::Drop(reason) => counters.dropped(reason, 1),
-                    Verdict::Tunnel(_) | Verdict::Flood(_) | Verdict::Reply(_) => {}
-                }
-            }
-        }
-    }
-
-    fn transmit(&mut self, slot: usize, engine: &Engine, now: Seconds) {
-        let Some(Some(port)) = self.ports.get_mut(slot) else { return };
-        if !port.ready {
-            return;
-        }
-        let counters = &self.worker.counters;
-        for _ in 0..FRAMES_PER_TURN {
-            let len = match port.queue.read(&mut self.frames[..FRAME_MAX]) {
-                Ok(len) => len,
-                Err(_) => {
-                    port.ready = false;
-                    break;
-                }
-            };
-            if len < VNET_HEADER_LEN {
-                continue;
-            }
-            let frame = &mut self.frames[VNET_HEADER_LEN..len];
-            counters.add(Counter::FramesOut, 1);
-            counters.add(Counter::FrameBytesOut, frame.len() as u64);
-            let payload = Part { start: VNET_HEADER_LEN as u32, len: frame.len() as u32 };
-            let one;
-            let vteps: &[Vtep] = match engine.handle_frame(port.vni, frame, now) {
-                Verdict::Tunnel(vtep) => {
-                    one = [*vtep];
-                    &one
-                }
-                Verdict::Flood(vteps) => vteps,
-                Verdict::Drop(reason) => {
-                    counters.dropped(reason, 1);
-                    continue;
-                }
-                Verdict::Reply(reply) => {
-                    write(&port.queue, &[0; VNET_HEADER_LEN], reply.frame(), counters);
-                    continue;
-                }
-                Verdict::Deliver(_) => continue,
-            };
-            for vtep in vteps {
-                let _ = self.outbox.push_with_header(vtep, 0, 0, payload, |_| {});
-            }
-            self.outbox.flush(&self.frames, &self.worker.underlay.outbound, counters);
-        }
-    }
-}
-
-fn deliver(ports: &[Option<Port>], vni: Vni, frame: &[u8], counters: &Counters) {
-    let Some(port) = ports.iter().flatten().find(|port| port.vni == vni) else {
-        counters.dropped(DropReason::NoPort, 1);
-        return;
-    };
-    write(&port.queue, &[0; VNET_HEADER_LEN], frame, counters);
-}
-
-fn write(queue: &TapQueue, header: &[u8], frame: &[u8], counters: &Counters) {
-    match queue.write(&[IoSlice::new(header), IoSlice::new(frame)]) {
-        Ok(_) => {
-            counters.add(Counter::WritesIn, 1);
-            counters.add(Counter::FramesIn, 1);
-            counters.add(Counter::FrameBytesIn, frame.len() as u64);
-        }
-        Err(_) => counters.dropped(DropReason::TapWriteFailed, 1),
     }
 }

@@ -17,8 +17,15 @@ const ADVERTISEMENT_LEN: usize = 32;
 /// Octets of the frame that holds one.
 pub const ADVERTISEMENT_FRAME_LEN: usize = ethernet::HEADER_LEN + V6_HEADER_LEN + ADVERTISEMENT_LEN;
 
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
+/// ICMPv6 type of a router advertisement.
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
+/// ICMPv6 type of a neighbour solicitation.
+pub const SOLICITATION: u8 = 135;
+/// ICMPv6 type of a neighbour advertisement.
+pub const ADVERTISEMENT: u8 = 136;
+/// ICMPv6 type of a redirect.
+pub const REDIRECT: u8 = 137;
+/// Octets before the options, of solicitations and advertisements alike.
 const SOLICITATION_FIXED_LEN: usize = 24;
 const OPTION_SOURCE_MAC: u8 = 1;
 const OPTION_TARGET_MAC: u8 = 2;
@@ -51,7 +58,7 @@ impl Solicitation {
         let fixed: &[u8; SOLICITATION_FIXED_LEN] = message.first_chunk()?;
         let target = Ipv6Addr::from(*fixed[8..].first_chunk::<16>()?);
         let source = Ipv6Addr::from(*ip.addresses().first_chunk::<16>()?);
-        let source_mac = source_mac(&message[SOLICITATION_FIXED_LEN..])?;
+        let source_mac = mac_option(&message[SOLICITATION_FIXED_LEN..], OPTION_SOURCE_MAC)?;
         let by_nobody = source.is_unspecified() && source_mac.is_some();
         let plausible = !target.is_multicast() && !by_nobody && is_intact(ip);
         plausible.then_some(Self { source, target, source_mac })
@@ -87,6 +94,26 @@ impl Solicitation {
     }
 }
 
+/// What a neighbour advertisement claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advertisement {
+    /// The address somebody has.
+    pub target: Ipv6Addr,
+    /// The MAC it is said to have, where the option is there.
+    pub target_mac: Option<MacAddr>,
+}
+
+impl Advertisement {
+    /// Reads an ICMPv6 message that is an advertisement; `None` where it is cut off or its options are broken.
+    #[must_use]
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        let fixed: &[u8; SOLICITATION_FIXED_LEN] = message.first_chunk()?;
+        let target = Ipv6Addr::from(*fixed[8..].first_chunk::<16>()?);
+        let target_mac = mac_option(&message[SOLICITATION_FIXED_LEN..], OPTION_TARGET_MAC)?;
+        Some(Self { target, target_mac })
+    }
+}
+
 fn is_solicitation(ip: &Ip<'_>) -> bool {
     ip.version() == Version::V6
         && ip.protocol() == PROTOCOL_ICMPV6
@@ -100,13 +127,14 @@ fn is_intact(ip: &Ip<'_>) -> bool {
     (pseudo + Sum::of(ip.payload())).is_valid()
 }
 
-/// Looks through the options; `None` where they are malformed, `Some(None)` where no MAC is among them.
-fn source_mac(mut options: &[u8]) -> Option<Option<MacAddr>> {
+/// Looks through the options for the MAC of this kind; `None` where they are malformed, `Some(None)` where it is
+/// not among them.
+fn mac_option(mut options: &[u8], kind: u8) -> Option<Option<MacAddr>> {
     let mut mac = None;
     while !options.is_empty() {
         let header: &[u8; 8] = options.first_chunk()?;
         let length = usize::from(header[1]) * 8;
-        if header[0] == OPTION_SOURCE_MAC && length == 8 {
+        if header[0] == kind && length == 8 {
             mac = Some(MacAddr(*header.last_chunk()?));
         }
         if length == 0 {
