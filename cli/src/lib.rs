@@ -13,14 +13,18 @@ use client::Client;
 use failure::Outcome;
 use output::Screen;
 
+mod agent;
 mod args;
 mod client;
+mod config;
 mod failure;
 mod filter;
 mod ipam;
+mod key;
 mod output;
 mod process;
 mod sys;
+pub mod traffic;
 mod verbs;
 
 /// Parses the command line, does what it says, and tells the exit status.
@@ -37,7 +41,10 @@ pub fn main() -> ExitCode {
 fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
     let client = || Client::new(&cli.socket);
     match &cli.verb {
-        Verb::Agent(_) | Verb::Keygen | Verb::Demo(_) | Verb::Traffic(_) => Ok(()),
+        Verb::Agent(args) => agent::perform(args, screen),
+        Verb::Keygen => key::print(screen),
+        Verb::Demo(_) => Ok(()),
+        Verb::Traffic(verb) => traffic::perform(verb, screen),
         Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),
         Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),
         Verb::Run(args) => verbs::sandbox::run(args, &client()?, screen),

@@ -8,6 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
 use anyhow::Context;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -30,6 +32,8 @@ const FORWARDED: [Signal; 8] = [
 ];
 /// `si_code` of a signal the kernel made, as a terminal's Ctrl-C (`SI_KERNEL`, asm-generic/siginfo.h).
 const FROM_KERNEL: i32 = 0x80;
+/// The end of the command is seen by `SIGCHLD`; should that go to a thread that discards it, by looking again.
+const LOOK_AGAIN: u16 = 200;
 /// A command that was not found, as shells report it.
 const NOT_FOUND: u8 = 127;
 /// A command that can't be executed, as shells report it.
@@ -102,22 +106,28 @@ fn spawn(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
 
 fn wait(child: &mut Child, signals: &Signals) -> Outcome<ExitStatus> {
     loop {
-        let Some(signal) = signals.source.read_signal().context("wait for a signal")? else { continue };
-        let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
-        if number == Signal::SIGCHLD as i32 {
-            if let Some(status) = child.try_wait().context("wait for the command")? {
-                return Ok(status);
-            }
-        } else if signal.ssi_code != FROM_KERNEL {
-            // A terminal signals its whole foreground group, the command included; passing such a signal on
-            // would deliver it twice.
-            forward(child, number);
+        if let Some(status) = child.try_wait().context("wait for the command")? {
+            return Ok(status);
+        }
+        let mut ready = [PollFd::new(signals.source.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, LOOK_AGAIN) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            other => other.context("wait for a signal")?,
+        };
+        let Some(signal) = signals.source.read_signal().context("read a signal")? else { continue };
+        // A terminal signals its whole foreground group, the command included; passing such a signal on would
+        // deliver it twice.
+        if signal.ssi_code != FROM_KERNEL {
+            forward(child, i32::try_from(signal.ssi_signo).unwrap_or(0));
         }
     }
 }
 
 fn forward(child: &Child, number: i32) {
     let (Ok(pid), Ok(signal)) = (i32::try_from(child.id()), Signal::try_from(number)) else { return };
+    if signal == Signal::SIGCHLD {
+        return;
+    }
     // The command may be gone already; its end is reported by SIGCHLD.
     let _ = kill(Pid::from_raw(pid), signal);
 }

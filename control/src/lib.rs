@@ -14,6 +14,7 @@ pub mod model;
 pub mod network;
 pub mod plan;
 pub mod reconcile;
+pub mod sandbox;
 pub mod storage;
 pub mod timestamp;
 

@@ -1,6 +1,5 @@
 //! `weft agent`: flags, their environment variables, and what they mean.
 
-use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -23,9 +22,9 @@ pub(crate) struct AgentArgs {
     /// Name of this host in the cluster [default: its host name]
     #[arg(long, env = "WEFT_NAME")]
     pub(crate) name: Option<String>,
-    /// Address the other hosts reach this one by [default: that of the way to them]
-    #[arg(long, env = "WEFT_ADVERTISE", value_name = "ADDRESS")]
-    pub(crate) advertise: Option<IpAddr>,
+    /// Address the other hosts reach this one by, or the interface that has it [default: that of the default route]
+    #[arg(long, env = "WEFT_ADVERTISE", value_name = "ADDRESS|INTERFACE")]
+    pub(crate) advertise: Option<String>,
     /// File with the cluster's key, made by 'weft keygen' [default: cluster.key in the state directory]
     #[arg(long, env = "WEFT_CLUSTER_KEY", value_name = "FILE")]
     pub(crate) cluster_key: Option<PathBuf>,
@@ -47,6 +46,9 @@ pub(crate) struct AgentArgs {
     /// Packet threads [default: one per processor, at most 8]
     #[arg(long, env = "WEFT_WORKERS", value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,
+    /// On stopping also remove sandboxes and networks' namespaces, instead of keeping them for the next start
+    #[arg(long, env = "WEFT_TEARDOWN_ON_STOP")]
+    pub(crate) teardown_on_stop: bool,
     /// TOML file with the same settings
     #[arg(long, env = "WEFT_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

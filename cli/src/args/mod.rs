@@ -15,7 +15,7 @@ pub(crate) use network::{
     ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, RemoveArgs,
 };
 pub(crate) use sandbox::{ExecArgs, RunArgs, SandboxVerb};
-pub(crate) use traffic::{PingPongArgs, SendArgs, SinkArgs, TrafficVerb, UdpSendArgs};
+pub(crate) use traffic::TrafficVerb;
 pub(crate) use value::{KeyValue, Target};
 
 /// Where clients look for the agent.
@@ -115,12 +115,9 @@ pub(crate) struct DemoArgs {
     /// How many hosts to make
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     pub(crate) hosts: u8,
-    /// Leave it running at the end, and print what to try and how to end it
+    /// Leave it running at the end, say what to try, and end it on Ctrl-C
     #[arg(long)]
     pub(crate) keep: bool,
-    /// End what 'weft demo --keep' left running
-    #[arg(long, conflicts_with_all = ["keep", "hosts"])]
-    pub(crate) clean: bool,
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use zeroize::Zeroizing;
-
+use crate::gossip::ClusterKey;
 use crate::model::{Name, NodeId};
 
 /// UDP and TCP port of gossip where none is given, as Docker Swarm's.
@@ -48,7 +47,7 @@ pub struct AgentConfig {
     /// Underlay address others reach this node by.
     pub advertise: Advertise,
     /// The cluster's key; absent, the one in `state_dir/cluster.key`, made there if it is not.
-    pub cluster_key: Option<Zeroizing<[u8; 32]>>,
+    pub cluster_key: Option<ClusterKey>,
     /// Members to join by: `HOST` or `HOST:PORT`, names resolved and retried for as long as the agent runs.
     pub join: Vec<String>,
     /// UDP port of the dataplane.

@@ -2,7 +2,13 @@
 #![allow(clippy::disallowed_methods, reason = "the edge: clocks, sockets, threads and chance enter here")]
 
 pub mod agent;
+mod descriptor;
+mod holding;
+mod kernel;
 pub(crate) mod kill;
 pub mod namespace;
 pub mod netlink;
+mod server;
 pub mod store;
+mod streams;
+mod underlay;

@@ -346,11 +346,20 @@ impl Links {
     /// No such link.
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpNet>> {
         let index = self.index(name).await?;
-        let request = self.handle.address().get().set_link_index_filter(index).execute();
-        let found: Vec<_> =
-            request.try_collect().await.map_err(failed(format!("list addresses of {name}")))?;
+        let all = self.all_addresses().await?;
+        Ok(all.into_iter().filter(|(link, _)| *link == index).map(|(_, address)| address).collect())
+    }
+
+    /// Addresses of every link, by the link's index.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn all_addresses(&self) -> Result<Vec<(u32, IpNet)>> {
+        let request = self.handle.address().get().execute();
+        let found: Vec<_> = request.try_collect().await.map_err(failed("list addresses"))?;
         let net = |message: &netlink_packet_route::address::AddressMessage| {
-            IpNet::new(address_of(&message.attributes)?, message.header.prefix_len).ok()
+            let net = IpNet::new(address_of(&message.attributes)?, message.header.prefix_len).ok()?;
+            Some((message.header.index, net))
         };
         Ok(found.iter().filter_map(net).collect())
     }

@@ -1,0 +1,157 @@
+//! The agent's settings: a flag wins over its environment variable, that over the file, that over the default.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use weft_control::io::agent::{Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT};
+use weft_control::model::Name;
+
+use crate::args::AgentArgs;
+use crate::key;
+
+/// The file read where none is named.
+const DEFAULT_FILE: &str = "/etc/weft/weft.toml";
+const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
+const DEFAULT_RUN_DIR: &str = "/run/weft";
+/// Name of the key in a directory of systemd credentials (`LoadCredential=cluster.key:…`, systemd.exec(5)).
+const CREDENTIAL: &str = "cluster.key";
+/// Most packet workers without being asked for: more only pays with as many receive queues on the NIC.
+const MAX_DEFAULT_WORKERS: usize = 8;
+
+/// The file's settings; names are those of the flags.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct FileSettings {
+    name: Option<String>,
+    advertise: Option<String>,
+    cluster_key: Option<PathBuf>,
+    join: Vec<String>,
+    data_port: Option<u16>,
+    gossip_port: Option<u16>,
+    state_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    workers: Option<NonZeroUsize>,
+    teardown_on_stop: bool,
+}
+
+/// Puts all sources together. Flags and variables are already one in `args`.
+///
+/// `credentials` is systemd's `CREDENTIALS_DIRECTORY`.
+///
+/// # Errors
+/// A file that can't be read or says something unknown, or a value that can't be.
+pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result<AgentConfig> {
+    let file = read_file(args.config.as_deref())?;
+    let credential = credentials.map(|dir| Path::new(&dir).join(CREDENTIAL)).filter(|path| path.exists());
+    let key_file = args.cluster_key.clone().or(file.cluster_key).or(credential);
+    let advertise = args.advertise.clone().or(file.advertise).unwrap_or_default();
+    Ok(AgentConfig {
+        name: node_name(args.name.clone().or(file.name))?,
+        advertise: advertise.parse::<Advertise>().unwrap_or_default(),
+        cluster_key: key_file.as_deref().map(key::read).transpose()?,
+        join: if args.join.is_empty() { file.join } else { args.join.clone() },
+        data_port: args.data_port.or(file.data_port).unwrap_or(DEFAULT_DATA_PORT),
+        gossip_port: args.gossip_port.or(file.gossip_port).unwrap_or(DEFAULT_GOSSIP_PORT),
+        state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+        run_dir: args.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
+        socket: None,
+        workers: args.workers.or(file.workers).unwrap_or_else(default_workers),
+        teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
+    })
+}
+
+/// The named file must be there, the default one may be.
+fn read_file(named: Option<&Path>) -> Result<FileSettings> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    let text = match fs::read_to_string(path) {
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => String::new(),
+        other => other.with_context(|| format!("read {}", path.display()))?,
+    };
+    toml::from_str(&text).with_context(|| format!("understand {}", path.display()))
+}
+
+/// The given name, or the host's; of a host name with parts that no name may have, the allowed characters.
+fn node_name(given: Option<String>) -> Result<Name> {
+    if let Some(given) = given {
+        return Ok(given.parse()?);
+    }
+    let host = nix::sys::utsname::uname().context("read the host name")?;
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || "_.-".contains(*c);
+    let name: String = host.nodename().to_string_lossy().chars().filter(allowed).collect();
+    let name: String = name.trim_start_matches(['_', '.', '-']).chars().take(Name::MAX_LEN).collect();
+    name.parse().context("the host name is no name for a node; give one with --name")
+}
+
+fn default_workers() -> NonZeroUsize {
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(processors.min(MAX_DEFAULT_WORKERS)).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn args(line: &str) -> AgentArgs {
+        match Cli::try_parse_from(line.split_whitespace()).expect("parses").verb {
+            Verb::Agent(args) => *args,
+            other => panic!("parsed as {other:?}"),
+        }
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("weft.toml");
+        fs::write(&path, text).expect("write");
+        (directory, path)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let (_directory, path) =
+            file("name = 'f'\nadvertise = '192.0.2.7'\njoin = ['x', 'y:1']\ndata-port = 5000\n");
+        let config =
+            compose(&args(&format!("weft agent --name n --config {}", path.display())), None).expect("good");
+        assert_eq!(config.name.as_str(), "n");
+        assert_eq!(config.advertise, Advertise::Address("192.0.2.7".parse().expect("address")));
+        assert_eq!(config.join, ["x", "y:1"]);
+        assert_eq!((config.data_port, config.gossip_port), (5000, DEFAULT_GOSSIP_PORT));
+        assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
+        assert!(!config.teardown_on_stop && config.cluster_key.is_none());
+        let joins = format!("weft agent --join z --config {}", path.display());
+        assert_eq!(compose(&args(&joins), None).expect("good").join, ["z"]);
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_is_refused_and_named() {
+        for text in ["frob = 1", "data-port = 'x'", "name = "] {
+            let (_directory, path) = file(text);
+            let error =
+                compose(&args(&format!("weft agent --config {}", path.display())), None).expect_err(text);
+            assert!(format!("{error:#}").contains("weft.toml"), "{error:#}");
+        }
+        assert!(compose(&args("weft agent --config /nonexistent.toml"), None).is_err());
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_path_is_refused() {
+        assert!(compose(&args("weft agent --name ../x"), None).is_err());
+    }
+
+    #[test]
+    fn a_systemd_credential_is_the_key_where_no_flag_names_one() {
+        let directory = tempfile::tempdir().expect("directory");
+        let key = key::generate().expect("key");
+        fs::write(directory.path().join(CREDENTIAL), &*key.to_text()).expect("write");
+        let config = compose(&args("weft agent --name n"), Some(directory.path().into())).expect("good");
+        assert!(config.cluster_key.is_some_and(|read| read == key));
+    }
+}

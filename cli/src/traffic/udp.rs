@@ -1,0 +1,157 @@
+//! UDP datagrams of one size: offered at a rate or as many as go, counted where they arrive.
+//!
+//! Datagrams go out in batches by `sendmmsg` but each on its own (no `UDP_SEGMENT`): what is measured is the cost
+//! of a packet. Each begins with its sequence number, eight octets in network order.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
+use serde::{Deserialize, Serialize};
+
+use super::{PATIENCE, SILENCE, per_second, span, timed_out};
+
+/// Datagrams per system call.
+const BATCH: usize = 64;
+/// How long a sender that is ahead of its rate sleeps: 35 datagrams at 350,000 per second.
+const NAP: Duration = Duration::from_micros(100);
+/// Longest datagram counted, octets.
+const MAX_SIZE: usize = 2048;
+
+/// What to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpLoad {
+    /// Payload, octets; at least 8.
+    pub size: usize,
+    /// Datagrams per second; 0 = as many as go.
+    pub rate: u64,
+    /// How long.
+    pub time: Duration,
+}
+
+/// What a sender sent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Departures {
+    /// Datagrams the kernel took.
+    pub sent: u64,
+    /// Times it had no room.
+    pub refused: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Datagrams per second.
+    pub rate: f64,
+}
+
+/// What a sink counted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Arrivals {
+    /// Datagrams that arrived.
+    pub received: u64,
+    /// Highest sequence number seen plus one: so many were sent at least.
+    pub expected: u64,
+    /// Time from the first to the last.
+    pub seconds: f64,
+    /// Datagrams per second.
+    pub rate: f64,
+}
+
+/// Sends a load over a connected socket.
+///
+/// # Errors
+/// The kernel's, except that it has no room or that the far end has no listener.
+pub fn send_load(socket: &UdpSocket, load: UdpLoad) -> io::Result<Departures> {
+    let mut datagrams = vec![vec![0; load.size.max(8)]; BATCH];
+    let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+    let (mut sent, mut refused) = (0u64, 0);
+    let start = Instant::now();
+    loop {
+        let elapsed = start.elapsed();
+        if elapsed >= load.time {
+            break;
+        }
+        let due = due(load.rate, elapsed, sent);
+        if due == 0 {
+            thread::sleep(NAP);
+            continue;
+        }
+        match send_batch(socket, &mut datagrams[..due], &mut headers, sent) {
+            Ok(count) => sent += count,
+            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::ECONNREFUSED) => refused += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let time = start.elapsed();
+    Ok(Departures { sent, refused, seconds: time.as_secs_f64(), rate: per_second(sent, time) })
+}
+
+/// How many datagrams of the next batch may go at once.
+fn due(rate: u64, elapsed: Duration, sent: u64) -> usize {
+    if rate == 0 {
+        return BATCH;
+    }
+    let allowed = u128::from(rate) * elapsed.as_nanos() / 1_000_000_000;
+    usize::try_from(allowed.saturating_sub(u128::from(sent))).unwrap_or(BATCH).min(BATCH)
+}
+
+fn send_batch(
+    socket: &UdpSocket,
+    datagrams: &mut [Vec<u8>],
+    headers: &mut MultiHeaders<()>,
+    first: u64,
+) -> nix::Result<u64> {
+    for (number, datagram) in (first..).zip(datagrams.iter_mut()) {
+        datagram[..8].copy_from_slice(&number.to_be_bytes());
+    }
+    let slices: Vec<[IoSlice<'_>; 1]> = datagrams.iter().map(|datagram| [IoSlice::new(datagram)]).collect();
+    let no_addresses = [None; BATCH];
+    sendmmsg(socket.as_raw_fd(), headers, &slices, no_addresses, [], MsgFlags::empty())
+        .map(|sent| sent.count() as u64)
+}
+
+/// Counts datagrams until none has come for a second; waits 10 s for the first.
+///
+/// # Errors
+/// The kernel's.
+pub fn count_arrivals(socket: &UdpSocket) -> io::Result<Arrivals> {
+    let mut buffers = vec![[0; MAX_SIZE]; BATCH];
+    let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+    let (mut received, mut expected, mut first, mut last) = (0, 0, None, None);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    loop {
+        let count = match receive_batch(socket, &mut buffers, &mut headers) {
+            Err(error) if timed_out(&error) => break,
+            other => other?,
+        };
+        if first.is_none() {
+            first = Some(Instant::now());
+            socket.set_read_timeout(Some(SILENCE))?;
+        }
+        last = Some(Instant::now());
+        received += count as u64;
+        expected = buffers[..count].iter().map(|datagram| number_of(datagram) + 1).fold(expected, u64::max);
+    }
+    let time = span(first, last);
+    Ok(Arrivals { received, expected, seconds: time.as_secs_f64(), rate: per_second(received, time) })
+}
+
+fn receive_batch(
+    socket: &UdpSocket,
+    buffers: &mut [[u8; MAX_SIZE]],
+    headers: &mut MultiHeaders<()>,
+) -> io::Result<usize> {
+    let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+        buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+    let received = recvmmsg(socket.as_raw_fd(), headers, &mut slices, MsgFlags::MSG_WAITFORONE, None)?;
+    Ok(received.count())
+}
+
+fn number_of(datagram: &[u8; MAX_SIZE]) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&datagram[..8]);
+    // A number nobody can have reached is noise, not a count.
+    u64::from_be_bytes(number).min(u64::MAX >> 1)
+}

@@ -1,0 +1,301 @@
+//! Carries plans out, and shows what the kernel has.
+//!
+//! Lives on a thread of its own: namespaces and links take the kernel milliseconds, and gossip must not wait. Nothing
+//! is kept open between plans, so a namespace ends when its pin goes.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use weft_dataplane::wire::Vni;
+
+use super::namespace::{Namespace, NamespaceError, Pins, set_sysctl};
+use super::netlink::{Link, Links, NetlinkError, PortOptions, Veth};
+use crate::driver::overlay::{Hidden, Observed, SeenLink};
+use crate::model::{NetworkId, SandboxId};
+use crate::plan::{Perform, Place, Step};
+
+/// Why the kernel did not do as it was told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    /// Making, opening, pinning.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// Links and addresses.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The TAP, or the dataplane that serves it.
+    #[error("cannot open the uplink: {0}")]
+    Uplink(String),
+    /// A sandbox that nobody told of.
+    #[error("sandbox {} has no name here", .0.short())]
+    Unnamed(SandboxId),
+    /// A test asked for it.
+    #[error("told to fail")]
+    Told,
+}
+
+/// Whoever serves uplinks: the dataplane.
+pub(crate) trait Carrier: Send {
+    /// Makes TAP `name` inside `namespace` and serves it as the port of `vni`.
+    fn open(&self, namespace: &Namespace, name: &str, vni: Vni) -> Result<(), String>;
+
+    /// Stops serving the port of `vni`; its TAP goes away.
+    fn close(&self, vni: Vni);
+}
+
+/// The kernel of this host, as the agent uses it.
+pub(crate) struct Kernel {
+    pins: Pins,
+    runtime: tokio::runtime::Runtime,
+    carrier: Box<dyn Carrier>,
+    uplinks: BTreeMap<NetworkId, Vni>,
+    names: BTreeMap<SandboxId, String>,
+    /// Open namespaces of the plan at hand.
+    open: BTreeMap<Place, (Namespace, Links)>,
+    /// In tests, the number of steps left until one is told to fail.
+    fail_in: Option<usize>,
+}
+
+/// Pin of a network's hidden namespace. Sandboxes' names never begin with a dot.
+pub(crate) fn hidden_pin(network: NetworkId) -> String {
+    format!(".{network}")
+}
+
+/// The network whose hidden namespace is pinned as `pin`.
+pub(crate) fn network_of_pin(pin: &str) -> Option<NetworkId> {
+    let digits = pin.strip_prefix('.').filter(|digits| digits.len() == 32 && digits.is_ascii())?;
+    let mut id = [0; 16];
+    for (octet, at) in id.iter_mut().zip((0..32).step_by(2)) {
+        *octet = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some(NetworkId(id))
+}
+
+impl Kernel {
+    /// A kernel whose namespaces are pinned in `pins` and whose uplinks `carrier` serves.
+    ///
+    /// # Errors
+    /// No descriptors for netlink's event loop.
+    pub(crate) fn new(pins: Pins, carrier: Box<dyn Carrier>) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (uplinks, names, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { pins, runtime, carrier, uplinks, names, open, fail_in: None })
+    }
+
+    /// The pins.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Gives every uplink up and takes them to another dataplane; plans will open them anew.
+    pub(crate) fn use_carrier(&mut self, carrier: Box<dyn Carrier>) {
+        for vni in std::mem::take(&mut self.uplinks).into_values() {
+            self.carrier.close(vni);
+        }
+        self.carrier = carrier;
+    }
+
+    /// Forgets an uplink that the dataplane lost, so that a plan opens it anew.
+    pub(crate) fn lose_uplink(&mut self, vni: Vni) {
+        self.carrier.close(vni);
+        self.uplinks.retain(|_, held| *held != vni);
+    }
+
+    /// Tells the pin of a sandbox.
+    pub(crate) fn name_sandbox(&mut self, sandbox: SandboxId, pin: &str) {
+        self.names.insert(sandbox, pin.to_owned());
+    }
+
+    /// Forgets the pin of a sandbox.
+    pub(crate) fn forget_sandbox(&mut self, sandbox: SandboxId) {
+        self.names.remove(&sandbox);
+    }
+
+    /// Ends a plan: closes what was opened for it.
+    pub(crate) fn close_all(&mut self) {
+        self.open.clear();
+    }
+
+    /// Lets the step after `steps` more fail.
+    #[cfg(test)]
+    pub(crate) fn fail_in(&mut self, steps: Option<usize>) {
+        self.fail_in = steps;
+    }
+
+    fn pin_of(&self, at: Place) -> Result<String, KernelError> {
+        match at {
+            Place::Hidden(network) => Ok(hidden_pin(network)),
+            Place::Sandbox(id) => self.names.get(&id).cloned().ok_or(KernelError::Unnamed(id)),
+        }
+    }
+
+    /// Whether the namespace is there.
+    pub(crate) fn has(&self, at: Place) -> bool {
+        self.pin_of(at).is_ok_and(|pin| self.pins.find(&pin).is_ok())
+    }
+
+    fn enter(&mut self, at: Place) -> Result<(), KernelError> {
+        if !self.open.contains_key(&at) {
+            let namespace = self.pins.find(&self.pin_of(at)?)?;
+            let _context = self.runtime.enter();
+            let links = Links::open(&namespace)?;
+            self.open.insert(at, (namespace, links));
+        }
+        Ok(())
+    }
+
+    /// The namespace and links of `at`, opened for the plan at hand.
+    fn inside(&mut self, at: Place) -> Result<(&Namespace, &Links, &tokio::runtime::Runtime), KernelError> {
+        self.enter(at)?;
+        let (namespace, links) = self.open.get(&at).expect("it has just been opened");
+        Ok((namespace, links, &self.runtime))
+    }
+
+    /// What is there of `network` and in `sandboxes`.
+    ///
+    /// # Errors
+    /// The kernel did not answer; a namespace that is not there is no error.
+    pub(crate) fn observe(
+        &mut self,
+        network: NetworkId,
+        sandboxes: impl IntoIterator<Item = SandboxId>,
+    ) -> Result<Observed, KernelError> {
+        let links = self.links(Place::Hidden(network))?;
+        let hidden = links.map(|links| Hidden { links, uplink: self.uplinks.get(&network).copied() });
+        let mut observed = Observed { hidden, ..Observed::default() };
+        for sandbox in sandboxes {
+            if let Some(links) = self.links(Place::Sandbox(sandbox))? {
+                observed.sandboxes.insert(sandbox, links);
+            }
+        }
+        Ok(observed)
+    }
+
+    /// Links in a namespace, or nothing where there is no such namespace.
+    fn links(&mut self, at: Place) -> Result<Option<BTreeMap<String, SeenLink>>, KernelError> {
+        let (_, links, runtime) = match self.inside(at) {
+            Err(KernelError::Namespace(fault)) if fault.is_missing() => return Ok(None),
+            Err(KernelError::Unnamed(_)) => return Ok(None),
+            other => other?,
+        };
+        let (found, addresses) = runtime
+            .block_on(async { Ok::<_, NetlinkError>((links.list().await?, links.all_addresses().await?)) })?;
+        let seen = |link: &Link| (link.name.clone(), seen(link, &found, &addresses));
+        Ok(Some(found.iter().map(seen).collect()))
+    }
+
+    fn change(&mut self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::MakeNamespace { at } => {
+                let pin = self.pin_of(*at)?;
+                self.pins.pin(&pin, &Namespace::create()?)?;
+            }
+            Step::RemoveNamespace { at } => {
+                self.open.remove(at);
+                self.pins.remove(&self.pin_of(*at)?)?;
+            }
+            Step::SetSysctl { at, key, value } => {
+                let (namespace, ..) = self.inside(*at)?;
+                match set_sysctl(namespace, key, value) {
+                    // A kernel without IPv6 has nothing to be kept from; only asking for IPv6 fails there.
+                    Err(fault) if fault.is_missing() && *value != "0" => {}
+                    Err(fault) if fault.is_missing() && key.ends_with("accept_ra") => {}
+                    other => other?,
+                }
+            }
+            Step::OpenUplink { at, name, vni } => self.open_uplink(*at, name, *vni)?,
+            Step::CloseUplink { at: Place::Hidden(network) } => {
+                if let Some(vni) = self.uplinks.remove(network) {
+                    self.carrier.close(vni);
+                }
+            }
+            Step::CloseUplink { .. } => {}
+            Step::AddVeth { at, name, peer_at, peer, mac, mtu } => {
+                self.enter(*peer_at)?;
+                self.enter(*at)?;
+                let opened = "it has just been opened";
+                let (_, links) = self.open.get(at).expect(opened);
+                let (namespace, _) = self.open.get(peer_at).expect(opened);
+                let veth = Veth { name, peer, namespace, mac: Some(*mac), mtu: (*mtu).into() };
+                self.runtime.block_on(links.add_veth(veth))?;
+            }
+            Step::AddBridge { at, name } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.add_bridge(name))?;
+            }
+            Step::DeleteLink { at, name } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.delete(name))?;
+            }
+            Step::Enslave { at, name, bridge, flood } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                let options = PortOptions { learning: false, flood: *flood };
+                runtime.block_on(links.enslave(name, bridge, options))?;
+            }
+            Step::PinMac { at, port, mac } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.add_static_fdb(port, *mac))?;
+            }
+            Step::SetMtu { at, name, mtu } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.set_mtu(name, (*mtu).into()))?;
+            }
+            Step::AddAddress { at, name, address } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.add_address(name, *address))?;
+            }
+            Step::DeleteAddress { at, name, address } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.delete_address(name, *address))?;
+            }
+            Step::SetUp { at, name } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.set_up(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_uplink(&mut self, at: Place, name: &str, vni: Vni) -> Result<(), KernelError> {
+        let Place::Hidden(network) = at else {
+            return Err(KernelError::Uplink(format!("{at} has no uplink")));
+        };
+        self.enter(at)?;
+        let (namespace, _) = self.open.get(&at).expect("it has just been opened");
+        self.carrier.open(namespace, name, vni).map_err(KernelError::Uplink)?;
+        self.uplinks.insert(network, vni);
+        Ok(())
+    }
+}
+
+impl Perform for Kernel {
+    type Error = KernelError;
+
+    fn perform(&mut self, step: &Step) -> Result<(), KernelError> {
+        match self.fail_in.as_mut() {
+            Some(0) => {
+                self.fail_in = None;
+                return Err(KernelError::Told);
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        tracing::debug!(%step, "kernel");
+        self.change(step)
+    }
+}
+
+fn seen(link: &Link, all: &[Link], addresses: &[(u32, IpNet)]) -> SeenLink {
+    let bridge = link.controller.and_then(|index| all.iter().find(|other| other.index == index));
+    SeenLink {
+        mac: link.mac,
+        mtu: link.mtu,
+        up: link.up,
+        bridge: bridge.map(|bridge| bridge.name.clone()),
+        addresses: addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, net)| *net).collect(),
+    }
+}
+
+#[cfg(test)]
+#[path = "kernel_tests.rs"]
+mod tests;
