@@ -23,6 +23,7 @@ mod ipam;
 mod key;
 mod output;
 mod process;
+pub mod rig;
 mod sys;
 pub mod traffic;
 mod verbs;

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::args::KeyValue;
 use crate::failure::{Failure, Outcome};
-use crate::sys;
+use crate::sys::{self, Birth};
 
 /// Signals that are passed on to the command.
 const FORWARDED: [Signal; 8] = [
@@ -97,7 +97,8 @@ fn spawn(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
     };
     let mut command = Command::new(program);
     command.args(arguments).envs(job.env.iter().map(|pair| (&pair.key, &pair.value)));
-    sys::bind_to_parent(&mut command, Pid::this(), signals.previous);
+    let birth = Birth { parent: Pid::this(), mask: signals.previous, namespace: None };
+    sys::prepare(&mut command, birth);
     command.spawn().map_err(|error| Failure::NotStarted {
         message: format!("cannot run {}: {error}", program.display()),
         status: if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE },

@@ -6,9 +6,11 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{Pid, getppid};
+use weft_control::io::namespace::Namespace;
 
 /// Takes ownership of a descriptor the kernel just made for us in a `SCM_RIGHTS` message.
 ///
@@ -19,18 +21,31 @@ pub(crate) fn own_received(raw: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
-/// Makes the command die with the thread that starts it, and start with this signal mask.
-pub(crate) fn bind_to_parent(command: &mut Command, parent: Pid, mask: SigSet) {
+/// What a child does between fork and exec.
+pub(crate) struct Birth {
+    /// This process: the child dies with the thread of it that starts the child.
+    pub(crate) parent: Pid,
+    /// Signals the child starts with held back.
+    pub(crate) mask: SigSet,
+    /// Network namespace it starts in, if another than ours.
+    pub(crate) namespace: Option<Namespace>,
+}
+
+/// Makes the command start so.
+pub(crate) fn prepare(command: &mut Command, birth: Birth) {
     let in_child = move || {
         set_pdeathsig(Signal::SIGKILL)?;
-        if getppid() != parent {
+        if getppid() != birth.parent {
             // The parent died between fork and prctl, so no signal will come.
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         }
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&birth.mask), None)?;
+        if let Some(namespace) = &birth.namespace {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        }
         Ok(())
     };
-    // SAFETY: the closure makes three system calls (prctl, getppid, sigprocmask), all async-signal-safe, and
+    // SAFETY: the closure makes four system calls (prctl, getppid, sigprocmask, setns), all async-signal-safe, and
     // allocates nothing: an error code converts to `io::Error` in place.
     unsafe {
         command.pre_exec(in_child);

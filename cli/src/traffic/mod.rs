@@ -27,7 +27,7 @@ pub use udp::{Arrivals, Departures, UdpLoad, count_arrivals, send_load};
 /// Buffers of UDP sockets, octets: room for some 20 ms of small datagrams at 500,000 per second.
 const SOCKET_BUFFER: usize = 8 << 20;
 /// A sink that has heard nothing for so long takes the measurement for over.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(500);
 /// How long a sink waits for the first octet.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -16,7 +16,8 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
+    RouteMessageBuilder,
 };
 use tokio::task::JoinHandle;
 use weft_dataplane::wire::MacAddr;
@@ -110,6 +111,21 @@ pub struct Veth<'a> {
     pub mtu: u32,
 }
 
+/// One of the kernel's own VXLAN devices, with one peer.
+#[derive(Debug, Clone, Copy)]
+pub struct Vxlan<'a> {
+    /// Name of the device.
+    pub name: &'a str,
+    /// Its VXLAN network identifier.
+    pub vni: u32,
+    /// Underlay address it sends from.
+    pub local: IpAddr,
+    /// Underlay address of the peer, of the same family.
+    pub remote: IpAddr,
+    /// UDP port of both.
+    pub port: u16,
+}
+
 /// A netlink connection to one network namespace. Needs a tokio runtime.
 #[derive(Debug)]
 pub struct Links {
@@ -200,6 +216,25 @@ impl Links {
             .build();
         let attempt = format!("make veth pair {} – {}", veth.name, veth.peer);
         self.handle.link().add(message).execute().await.map_err(failed(attempt))
+    }
+
+    /// Makes a VXLAN device of the kernel's, down; its socket stays in this namespace wherever it is moved.
+    ///
+    /// # Errors
+    /// The name or the port is taken, or the kernel has no VXLAN.
+    pub async fn add_vxlan(&self, vxlan: Vxlan<'_>) -> Result<()> {
+        let Vxlan { name, vni, local, remote, port } = vxlan;
+        let mut message = LinkVxlan::new(name, vni).port(port);
+        message = match local {
+            IpAddr::V4(local) => message.local(local),
+            IpAddr::V6(local) => message.local6(local),
+        };
+        message = match remote {
+            IpAddr::V4(remote) => message.remote(remote),
+            IpAddr::V6(remote) => message.remote6(remote),
+        };
+        let attempt = format!("make VXLAN device {name}");
+        self.handle.link().add(message.build()).execute().await.map_err(failed(attempt))
     }
 
     /// Removes the link `name` (and, of a veth pair, its other end). No such link is no error.

@@ -1,0 +1,169 @@
+//! Agents of a rig: real ones, child processes of this one.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use weft_control::api::Status;
+
+use super::{Host, Rig};
+use crate::client::Client;
+use crate::sys::{self, Birth};
+
+/// How long an agent may take to answer.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// How long it may take to stop before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Lines of its log that are shown where it fails.
+const LOG_TAIL: usize = 20;
+
+/// A running agent.
+#[derive(Debug)]
+pub struct AgentProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl AgentProcess {
+    /// Sends SIGTERM.
+    pub(super) fn ask_to_stop(&self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It may have ended already.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+    }
+
+    /// Waits for its end, and makes it end where it does not.
+    pub(super) fn wait_for_end(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < STOP_LIMIT {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    fn kill(&mut self) {
+        // Fails only for a process that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// # Errors
+    /// It has ended, with the end of its log.
+    fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait().context("look after an agent")? {
+            None => Ok(()),
+            Some(status) => bail!("an agent ended ({status}); its last words:\n{}", last_words(&self.log)),
+        }
+    }
+}
+
+fn last_words(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+}
+
+impl Rig {
+    /// Starts a host's agent and waits until it answers; tells how long that took.
+    ///
+    /// # Errors
+    /// It ends, or does not answer within 15 s.
+    pub fn start_agent(&mut self, index: usize) -> Result<Duration> {
+        let start = Instant::now();
+        let agent = self.spawn_agent(index)?;
+        self.hosts[index].agent = Some(agent);
+        let Self { hosts, interrupt, .. } = self;
+        let host = &mut hosts[index];
+        let answered = interrupt.until(START_LIMIT, || {
+            host.agent.as_mut().map_or(Ok(()), AgentProcess::check_alive)?;
+            Ok(status(host).ok())
+        })?;
+        match answered {
+            Some(_) => Ok(start.elapsed()),
+            None => {
+                bail!("agent {} does not answer; its last words:\n{}", host.name, last_words(&log_file(host)))
+            }
+        }
+    }
+
+    /// Starts all agents and waits until each counts all the others; tells how long the latter took.
+    ///
+    /// # Errors
+    /// One ends, or they do not find each other within 15 s.
+    pub fn start_all(&mut self) -> Result<Duration> {
+        for index in 0..self.hosts.len() {
+            self.start_agent(index)?;
+        }
+        let start = Instant::now();
+        let all = self.hosts.len();
+        let met = self.interrupt.until(START_LIMIT, || {
+            let alive = |host: &Host| status(host).map(|status| status.members_alive);
+            Ok(self.hosts.iter().all(|host| alive(host).is_ok_and(|alive| alive == all)).then_some(()))
+        })?;
+        met.map(|()| start.elapsed()).context("the agents do not find each other")
+    }
+
+    /// Ends a host's agent at once, as a crash does.
+    pub fn kill_agent(&mut self, index: usize) {
+        if let Some(mut agent) = self.hosts[index].agent.take() {
+            agent.kill();
+        }
+    }
+
+    fn spawn_agent(&self, index: usize) -> Result<AgentProcess> {
+        let host = &self.hosts[index];
+        let log = log_file(host);
+        let output = File::options().create(true).append(true).open(&log).context("open an agent's log")?;
+        let mut command = Command::new(&self.program);
+        command.args([
+            "agent",
+            "--teardown-on-stop",
+            "--name",
+            &host.name,
+            "--advertise",
+            &host.address.to_string(),
+        ]);
+        command.arg("--cluster-key").arg(self.key_file());
+        command.arg("--state-dir").arg(host.directory.join("state")).arg("--run-dir").arg(host.run_dir());
+        for other in self.hosts.iter().filter(|other| other.name != host.name) {
+            command.args(["--join", &other.address.to_string()]);
+        }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WEFT_")) {
+            command.env_remove(name);
+        }
+        // A group of its own: Ctrl-C is for us to handle.
+        command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let namespace = Some(host.namespace.try_clone()?);
+        sys::prepare(
+            &mut command,
+            Birth { parent: Pid::this(), mask: self.interrupt.mask_before(), namespace },
+        );
+        let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
+        Ok(AgentProcess { child, log })
+    }
+}
+
+impl Host {
+    pub(super) fn client(&self) -> Result<Client> {
+        Client::new(&self.socket()).map_err(|failure| anyhow::anyhow!(failure.message()))
+    }
+}
+
+/// A host's agent at a glance.
+fn status(host: &Host) -> Result<Status> {
+    host.client()?.read("/status").map_err(|failure| anyhow::anyhow!(failure.message()))
+}
+
+fn log_file(host: &Host) -> PathBuf {
+    host.directory.join("agent.log")
+}
