@@ -1,13 +1,17 @@
 //! Gossip between many nodes: joining, spreading, failing, healing.
 
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use weft_control::gossip::{ClusterKey, Gossip, GossipConfig, GossipEvent, MemberState, RecordKey, Transmit};
 use weft_control::identity::Identity;
 use weft_control::model::NodeId;
 
-use crate::network::{Network, SimNode, addr};
+use crate::network::{Conditions, Network, SimNode, addr};
 
 /// A gossip node that remembers what it was told.
 struct Node {
@@ -44,9 +48,13 @@ impl SimNode for Node {
 }
 
 fn node(number: usize, boot_epoch: u32, seed: u64, now: Instant) -> Node {
+    node_at(number, addr(number), boot_epoch, seed, now)
+}
+
+fn node_at(number: usize, advertise: SocketAddr, boot_epoch: u32, seed: u64, now: Instant) -> Node {
     let config = GossipConfig {
         name: format!("n{number}").parse().expect("a name"),
-        advertise: addr(number),
+        advertise,
         data_port: 4789,
         key: ClusterKey::from_bytes(std::array::from_fn(|i| i as u8)).expect("a key"),
         boot_epoch,
@@ -374,4 +382,132 @@ fn calls_reach_their_member_and_only_it() {
         events.iter().filter(|(_, e)| matches!(e, GossipEvent::Rpc { from, .. } if *from == id(0))).count()
     };
     assert_eq!((calls(1), calls(2)), (0, 1));
+}
+
+/// What the nodes of a random run really are.
+struct Truth {
+    /// Per place: the running identity and its epoch.
+    running: BTreeMap<usize, (usize, u32)>,
+    /// Last epoch of each identity.
+    epochs: BTreeMap<usize, u32>,
+    next_identity: usize,
+}
+
+/// Crashes, restarts, lost disks, partitions, loss, pauses and changes at random, then quiet; everybody must agree.
+fn random_run(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let count = rng.random_range(2..=12);
+    let mut network = Network::<Node>::new(seed);
+    network.conditions = Conditions {
+        loss: [0.0, 0.05, 0.3][rng.random_range(0..3)],
+        duplicates: 0.05,
+        delay: Duration::from_millis(rng.random_range(0..20)),
+        jitter: Duration::from_millis(rng.random_range(1..40)),
+    };
+    let mut truth = Truth { running: BTreeMap::new(), epochs: BTreeMap::new(), next_identity: count };
+    for place in 0..count {
+        boot(&mut network, &mut truth, place, place, seed);
+    }
+    for _ in 0..rng.random_range(5..25) {
+        disturb(&mut network, &mut truth, &mut rng, count, seed);
+        let pause = Duration::from_millis(rng.random_range(0..8000));
+        network.run_for(pause);
+    }
+    network.heal();
+    network.conditions.loss = 0.0;
+    for place in 0..count {
+        if !truth.running.contains_key(&place) {
+            let identity = truth.next_identity;
+            truth.next_identity += 1;
+            boot(&mut network, &mut truth, place, identity, seed);
+        }
+    }
+    let took = network.run_until(Duration::from_secs(90), |network| agree(network, count));
+    assert!(took.is_some(), "seed {seed}: no agreement after 90 s of quiet");
+    for (at, node) in network.nodes() {
+        let counters = node.gossip.counters();
+        assert_eq!(
+            counters.bad_signature + counters.equivocations + counters.foreign_claims,
+            0,
+            "seed {seed}: {at}"
+        );
+        assert_eq!(
+            counters.malformed + counters.malformed_seal + counters.unauthentic,
+            0,
+            "seed {seed}: {at}"
+        );
+        let clash = node.events.iter().find(|(_, event)| matches!(event, GossipEvent::IdentityClash(_)));
+        assert!(clash.is_none(), "seed {seed}: {at}: {clash:?}");
+    }
+}
+
+fn boot(network: &mut Network<Node>, truth: &mut Truth, place: usize, identity: usize, seed: u64) {
+    let epoch = truth.epochs.entry(identity).or_default();
+    *epoch += 1;
+    let mut fresh = node_at(identity, addr(place), *epoch, seed, network.now());
+    fresh.gossip.set_record(network.now(), key("hello"), vec![*epoch as u8]).expect("room");
+    fresh.gossip.join(network.now(), &[addr(0), addr(1)]);
+    truth.running.insert(place, (identity, *epoch));
+    network.start(addr(place), fresh);
+}
+
+fn disturb(network: &mut Network<Node>, truth: &mut Truth, rng: &mut StdRng, count: usize, seed: u64) {
+    let place = rng.random_range(0..count);
+    match rng.random_range(0..10) {
+        0 => {
+            network.crash(addr(place));
+            truth.running.remove(&place);
+        }
+        1 | 2 => {
+            network.crash(addr(place));
+            let kept = truth.running.remove(&place).map(|(identity, _)| identity);
+            let identity = kept.filter(|_| rng.random_bool(0.7)).unwrap_or_else(|| {
+                truth.next_identity += 1;
+                truth.next_identity - 1
+            });
+            boot(network, truth, place, identity, seed);
+        }
+        3 => {
+            let (one, other): (Vec<_>, Vec<_>) = (0..count).map(addr).partition(|_| rng.random_bool(0.5));
+            network.partition(&one, &other);
+        }
+        4 => network.cut_one_way(addr(place), addr(rng.random_range(0..count))),
+        5 => network.heal(),
+        6 => network.pause(addr(place), Duration::from_millis(rng.random_range(0..20_000))),
+        _ => {
+            let (name, body) =
+                (key(&format!("k{}", rng.random_range(0..5))), vec![rng.random(); rng.random_range(0..2000)]);
+            let withdraw = rng.random_bool(0.3);
+            network.with(addr(place), |node, now| match withdraw {
+                true => node.gossip.withdraw(now, &name),
+                false => node.gossip.set_record(now, name, body).expect("room"),
+            });
+        }
+    }
+}
+
+#[test]
+fn random_faults_end_in_agreement() {
+    for seed in 100..140 {
+        random_run(seed);
+    }
+}
+
+#[test]
+fn random_faults_of_a_random_seed_end_in_agreement() {
+    let chance = std::collections::hash_map::RandomState::new().hash_one(0);
+    for seed in chance..chance.saturating_add(10) {
+        random_run(seed);
+    }
+}
+
+#[test]
+fn same_seed_is_the_same_run() {
+    let run = || {
+        let mut network = cluster(10, 77);
+        network.conditions.loss = 0.1;
+        network.run_for(Duration::from_secs(20));
+        (0..10).map(|number| network.traffic(addr(number))).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
 }

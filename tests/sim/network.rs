@@ -50,7 +50,7 @@ impl Default for Conditions {
 }
 
 /// What the network carried, by sender.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Traffic {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
@@ -92,6 +92,7 @@ pub(crate) fn addr(number: usize) -> SocketAddr {
 }
 
 impl<N: SimNode> Network<N> {
+    #[expect(clippy::disallowed_methods, reason = "there is no other way to make an Instant")]
     pub(crate) fn new(seed: u64) -> Self {
         let start = Instant::now();
         Self {

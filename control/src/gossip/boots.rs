@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn renewal_of_a_key_is_not_a_clash_but_two_keys_taking_turns_are() {
-        let start = Instant::now();
+        let start = crate::gossip::testing::start();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut boots = Boots::default();
         assert!(!boots.note(at(0), ID, [1; 16], 1));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn restart_is_not_a_clash() {
-        let start = Instant::now();
+        let start = crate::gossip::testing::start();
         let mut boots = Boots::default();
         assert!(!boots.note(start, ID, [1; 16], 1));
         assert!(!boots.note(start, ID, [2; 16], 2));

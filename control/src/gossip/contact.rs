@@ -118,7 +118,8 @@ impl Gossip {
             .iter()
             .filter(|(id, origin)| *id != self.us && !origin.head.left && self.membership.find(*id).is_none())
             .map(|(id, origin)| (origin.head.addr, Some(id)));
-        let seeds = self.contacts.seeds.iter().map(|seed| (*seed, None));
+        // Alone, all seeds are contacted anyway.
+        let seeds = self.contacts.seeds.iter().filter(|_| !seen.is_empty()).map(|seed| (*seed, None));
         let silent = dead.chain(remembered).chain(seeds).filter(|(addr, _)| !seen.contains(addr));
         let gone =
             |id: Option<NodeId>| id.and_then(|id| self.tables.get(id)).is_some_and(|origin| origin.head.left);

@@ -20,7 +20,7 @@ const ENVELOPE: usize = 16 + 4 + 4 + 1;
 pub(crate) const MAX_CONTENT: usize = MAX_DATAGRAM - seal::OVERHEAD - ENVELOPE;
 
 const _: () = assert!(MAX_RPC <= MAX_CONTENT, "a call fits a datagram");
-const _: () = assert!(1 + 8 * BUCKETS <= MAX_CONTENT, "all buckets fit a datagram");
+const _: () = assert!(8 * BUCKETS < MAX_CONTENT, "all buckets fit a datagram");
 
 /// For whom a message is and from which start of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

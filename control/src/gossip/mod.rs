@@ -19,6 +19,10 @@ mod record;
 mod seal;
 mod sync;
 mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod window;
 mod wire;
 
@@ -423,7 +427,7 @@ impl Gossip {
         match message {
             Message::Member(packet) => self.handle_packet(&packet),
             Message::Hello { peer, buried, reply } => {
-                self.handle_hello(sender, via, from, peer, buried, reply)
+                self.handle_hello(sender, via, from, peer, buried, reply);
             }
             Message::Suspicion(incarnation) => self.handle_suspicion(sender, incarnation),
             Message::Delta { more, sections } => self.handle_delta(sender, more, sections),

@@ -436,3 +436,6 @@ fn missing(origin: &Origin, section: &Section, current: bool) -> Missing {
         false => Missing::Changes,
     }
 }
+
+#[cfg(test)]
+mod tests;
