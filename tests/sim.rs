@@ -1,5 +1,7 @@
 //! Clusters of any size in one thread under a virtual clock: every run of a seed is the same.
 
+#[path = "sim/chaos.rs"]
+mod chaos;
 #[path = "sim/cluster.rs"]
 mod cluster;
 #[path = "sim/gossip.rs"]

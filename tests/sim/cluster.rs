@@ -11,7 +11,7 @@ use weft_control::cluster::{
 };
 use weft_control::gossip::{ClusterKey, Transmit};
 use weft_control::model::{EndpointId, NetworkId, SandboxId};
-use weft_control::storage::Memory;
+use weft_control::storage::{Memory, Storage};
 use weft_control::timestamp::UnixMillis;
 
 use crate::network::{Network, SimNode, addr};
@@ -69,7 +69,7 @@ pub(crate) fn timing() -> Timing {
 }
 
 /// Starts the node with this number and disk.
-pub(crate) fn node(number: usize, disk: &Arc<Memory>, seed: u64, now: Instant, wall: u64) -> Node {
+pub(crate) fn node(number: usize, disk: Arc<dyn Storage>, seed: u64, now: Instant, wall: u64) -> Node {
     let config = ClusterConfig {
         name: format!("n{number}").parse().expect("a name"),
         advertise: addr(number),
@@ -80,7 +80,7 @@ pub(crate) fn node(number: usize, disk: &Arc<Memory>, seed: u64, now: Instant, w
     };
     let mut octets = [number as u8; 32];
     octets[..8].copy_from_slice(&seed.to_be_bytes());
-    let cluster = Cluster::start(config, disk.clone(), octets, now, UnixMillis(wall)).expect("starts");
+    let cluster = Cluster::start(config, disk, octets, now, UnixMillis(wall)).expect("starts");
     Node { cluster, outcomes: BTreeMap::new(), drained: Vec::new(), left: false }
 }
 
@@ -96,7 +96,7 @@ impl Bench {
         let mut net = Network::new(1);
         let disks: Vec<Arc<Memory>> = (0..count).map(|_| Arc::default()).collect();
         for (number, disk) in disks.iter().enumerate() {
-            let mut node = node(number, disk, 77, net.now(), 1_000_000);
+            let mut node = node(number, disk.clone(), 77, net.now(), 1_000_000);
             node.cluster.join(net.now(), &[addr(0)]);
             net.start(addr(number), node);
         }
@@ -162,7 +162,7 @@ impl Bench {
 
     fn restart(&mut self, at: usize) {
         self.net.crash(addr(at));
-        let node = node(at, &self.disks[at], 99, self.net.now(), 2_000_000);
+        let node = node(at, self.disks[at].clone(), 99, self.net.now(), 2_000_000);
         self.net.start(addr(at), node);
     }
 

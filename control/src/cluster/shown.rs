@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::Cluster;
 use super::networks::Network;
 use super::record::Endpoint;
 use crate::api;
 use crate::gossip::MemberState;
-use crate::ipam::Use;
+use crate::ipam::{Claim, Use};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::reconcile::{self, Attachment};
 
@@ -210,6 +212,13 @@ impl Cluster {
             })
         };
         winners.values().filter_map(entry).collect()
+    }
+
+    /// The ranges of each subnet of a network that this node owns, for audits.
+    #[must_use]
+    pub fn ranges(&self, id: NetworkId) -> Vec<(IpNet, Vec<Claim>)> {
+        let pools = self.networks.get(&id).into_iter().flat_map(|network| &network.pools);
+        pools.map(|state| (state.pool.space().subnet(), state.pool.owned())).collect()
     }
 
     fn node_name(&self, id: NodeId) -> String {
