@@ -17,6 +17,7 @@ mod agent;
 mod args;
 mod client;
 mod config;
+mod demo;
 mod failure;
 mod filter;
 mod ipam;
@@ -44,7 +45,7 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
     match &cli.verb {
         Verb::Agent(args) => agent::perform(args, screen),
         Verb::Keygen => key::print(screen),
-        Verb::Demo(_) => Ok(()),
+        Verb::Demo(args) => demo::perform(args, screen),
         Verb::Traffic(verb) => traffic::perform(verb, screen),
         Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),
         Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),

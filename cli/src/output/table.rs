@@ -24,6 +24,13 @@ impl Table {
         self.rows.push(cells.map(escape).to_vec());
     }
 
+    /// Paints the last cell of the last row, which nothing is aligned to.
+    pub(crate) fn paint_last(&mut self, paint: impl FnOnce(&str) -> String) {
+        if let Some(cell) = self.rows.last_mut().and_then(|row| row.last_mut()) {
+            *cell = paint(cell);
+        }
+    }
+
     /// The table as lines.
     pub(crate) fn render(&self) -> String {
         let widths = self.widths();

@@ -104,11 +104,18 @@ impl Rig {
         for index in 0..self.hosts.len() {
             self.start_agent(index)?;
         }
+        self.await_members(self.hosts.len())
+    }
+
+    /// Waits until every running agent counts so many members alive; tells how long that took.
+    ///
+    /// # Errors
+    /// They do not within 15 s.
+    pub fn await_members(&self, count: usize) -> Result<Duration> {
         let start = Instant::now();
-        let all = self.hosts.len();
         let met = self.interrupt.until(START_LIMIT, || {
-            let alive = |host: &Host| status(host).map(|status| status.members_alive);
-            Ok(self.hosts.iter().all(|host| alive(host).is_ok_and(|alive| alive == all)).then_some(()))
+            let counts = |host: &Host| status(host).is_ok_and(|status| status.members_alive == count);
+            Ok(self.hosts.iter().filter(|host| host.agent.is_some()).all(counts).then_some(()))
         })?;
         met.map(|()| start.elapsed()).context("the agents do not find each other")
     }

@@ -75,8 +75,17 @@ pub(crate) fn peers(args: &ReadArgs, client: &Client, screen: &mut Screen) -> Ou
             &peer.endpoints.to_string(),
             &state,
         ]);
+        table.paint_last(|text| screen.paint(colour_of(&peer.state), text));
     }
     Ok(screen.table(&table)?)
+}
+
+fn colour_of(state: &str) -> Colour {
+    match state {
+        "alive" => Colour::Green,
+        "suspect" => Colour::Yellow,
+        _ => Colour::Red,
+    }
 }
 
 /// Where the addresses of a network are.
