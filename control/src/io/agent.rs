@@ -1,11 +1,17 @@
 //! The agent: one loop that owns the cluster's state, and the edges that feed it.
 
-use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+mod edges;
+mod key;
+mod life;
+mod seeds;
+
+pub use life::run;
 
 use crate::gossip::ClusterKey;
 use crate::model::{Name, NodeId};
@@ -124,17 +130,4 @@ pub enum AgentError {
 
 fn holder(pid: &Option<u32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
-}
-
-/// Runs an agent in the calling thread's network namespace until `stop` resolves; `ready` is called once it serves.
-///
-/// # Errors
-/// What keeps it from starting, with who is at fault; what it made until then is undone.
-pub async fn run(
-    config: AgentConfig,
-    ready: impl FnOnce(&ReadyReport),
-    stop: impl Future<Output = ()>,
-) -> Result<(), AgentError> {
-    let _ = (config, ready, stop);
-    Err(AgentError::Start("the agent is not built in".into()))
 }

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -20,7 +20,21 @@ pub(crate) fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Ag
 /// A directory this agent alone uses, until dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
+    directory: PathBuf,
+    /// Whether the directory was made for us.
+    made: bool,
     _lock: Flock<File>,
+}
+
+impl Held {
+    /// Gives the directory up and removes what was made of it, as far as it is empty.
+    pub(crate) fn release(self) {
+        // Removed while still locked: whoever comes next makes a new file, and checks that it is the one he locked.
+        let _ = fs::remove_file(self.directory.join(LOCK));
+        if self.made {
+            let _ = fs::remove_dir(&self.directory);
+        }
+    }
 }
 
 /// Makes the directory with `mode` if needed, and takes it.
@@ -29,6 +43,7 @@ pub(crate) struct Held {
 /// Another agent has it, or it is somebody else's and open to others.
 pub(crate) fn hold(directory: &Path, mode: u32) -> Result<Held, AgentError> {
     let attempt = || format!("use the directory {}", directory.display());
+    let made = !directory.exists();
     DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed(attempt()))?;
     keep_to_ourselves(directory, mode)?;
     let path = directory.join(LOCK);
@@ -42,9 +57,17 @@ pub(crate) fn hold(directory: &Path, mode: u32) -> Result<Held, AgentError> {
             AgentError::DirectoryHeld { path: directory.to_owned(), pid }
         },
     )?;
+    let same = |there: fs::Metadata, locked: fs::Metadata| {
+        (there.dev(), there.ino()) == (locked.dev(), locked.ino())
+    };
+    if !fs::metadata(&path).and_then(|there| Ok(same(there, lock.metadata()?))).unwrap_or(false) {
+        // Whoever had it gave it up between our opening and our locking.
+        drop(lock);
+        return hold(directory, mode);
+    }
     lock.set_len(0).map_err(failed(attempt()))?;
     writeln!(lock, "{}", std::process::id()).map_err(failed(attempt()))?;
-    Ok(Held { _lock: lock })
+    Ok(Held { directory: directory.to_owned(), made, _lock: lock })
 }
 
 /// Takes rights from others that the directory should not give; only if it is empty or ours.
@@ -138,7 +161,6 @@ fn socket_inodes(table: &str, port: u16) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, UdpSocket};
-    use std::path::PathBuf;
 
     use super::*;
 

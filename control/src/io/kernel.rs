@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use weft_dataplane::wire::Vni;
 
+use super::kill::{self, Side};
 use super::namespace::{Namespace, NamespaceError, Pins, set_sysctl};
 use super::netlink::{Link, Links, NetlinkError, PortOptions, Veth};
+use super::process;
 use crate::driver::overlay::{Hidden, Observed, SeenLink};
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Perform, Place, Step};
@@ -51,7 +53,7 @@ pub(crate) struct Kernel {
     uplinks: BTreeMap<NetworkId, Vni>,
     names: BTreeMap<SandboxId, String>,
     /// Open namespaces of the plan at hand.
-    open: BTreeMap<Place, (Namespace, Links)>,
+    opened: BTreeMap<Place, (Namespace, Links)>,
     /// In tests, the number of steps left until one is told to fail.
     fail_in: Option<usize>,
 }
@@ -78,8 +80,13 @@ impl Kernel {
     /// No descriptors for netlink's event loop.
     pub(crate) fn new(pins: Pins, carrier: Box<dyn Carrier>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (uplinks, names, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { pins, runtime, carrier, uplinks, names, open, fail_in: None })
+        let (uplinks, names, opened) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { pins, runtime, carrier, uplinks, names, opened, fail_in: None })
+    }
+
+    /// Ends it: uplinks go with the dataplane, pins stay.
+    pub(crate) fn into_pins(self) -> Pins {
+        self.pins
     }
 
     /// The pins.
@@ -113,7 +120,7 @@ impl Kernel {
 
     /// Ends a plan: closes what was opened for it.
     pub(crate) fn close_all(&mut self) {
-        self.open.clear();
+        self.opened.clear();
     }
 
     /// Lets the step after `steps` more fail.
@@ -134,12 +141,27 @@ impl Kernel {
         self.pin_of(at).is_ok_and(|pin| self.pins.find(&pin).is_ok())
     }
 
+    /// Opens the namespace.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn open(&self, at: Place) -> Result<Namespace, KernelError> {
+        Ok(self.pins.find(&self.pin_of(at)?)?)
+    }
+
+    /// Processes in the sandbox, at most `most` of them.
+    pub(crate) fn processes_in(&self, sandbox: SandboxId, most: usize) -> Vec<u32> {
+        self.open(Place::Sandbox(sandbox))
+            .map(|namespace| process::inside(&namespace, most))
+            .unwrap_or_default()
+    }
+
     fn enter(&mut self, at: Place) -> Result<(), KernelError> {
-        if !self.open.contains_key(&at) {
+        if !self.opened.contains_key(&at) {
             let namespace = self.pins.find(&self.pin_of(at)?)?;
             let _context = self.runtime.enter();
             let links = Links::open(&namespace)?;
-            self.open.insert(at, (namespace, links));
+            self.opened.insert(at, (namespace, links));
         }
         Ok(())
     }
@@ -147,7 +169,7 @@ impl Kernel {
     /// The namespace and links of `at`, opened for the plan at hand.
     fn inside(&mut self, at: Place) -> Result<(&Namespace, &Links, &tokio::runtime::Runtime), KernelError> {
         self.enter(at)?;
-        let (namespace, links) = self.open.get(&at).expect("it has just been opened");
+        let (namespace, links) = self.opened.get(&at).expect("it has just been opened");
         Ok((namespace, links, &self.runtime))
     }
 
@@ -191,7 +213,7 @@ impl Kernel {
                 self.pins.pin(&pin, &Namespace::create()?)?;
             }
             Step::RemoveNamespace { at } => {
-                self.open.remove(at);
+                self.opened.remove(at);
                 self.pins.remove(&self.pin_of(*at)?)?;
             }
             Step::SetSysctl { at, key, value } => {
@@ -214,8 +236,8 @@ impl Kernel {
                 self.enter(*peer_at)?;
                 self.enter(*at)?;
                 let opened = "it has just been opened";
-                let (_, links) = self.open.get(at).expect(opened);
-                let (namespace, _) = self.open.get(peer_at).expect(opened);
+                let (_, links) = self.opened.get(at).expect(opened);
+                let (namespace, _) = self.opened.get(peer_at).expect(opened);
                 let veth = Veth { name, peer, namespace, mac: Some(*mac), mtu: (*mtu).into() };
                 self.runtime.block_on(links.add_veth(veth))?;
             }
@@ -261,7 +283,7 @@ impl Kernel {
             return Err(KernelError::Uplink(format!("{at} has no uplink")));
         };
         self.enter(at)?;
-        let (namespace, _) = self.open.get(&at).expect("it has just been opened");
+        let (namespace, _) = self.opened.get(&at).expect("it has just been opened");
         self.carrier.open(namespace, name, vni).map_err(KernelError::Uplink)?;
         self.uplinks.insert(network, vni);
         Ok(())
@@ -281,7 +303,10 @@ impl Perform for Kernel {
             None => {}
         }
         tracing::debug!(%step, "kernel");
-        self.change(step)
+        kill::point(step.name(), Side::Before);
+        self.change(step)?;
+        kill::point(step.name(), Side::After);
+        Ok(())
     }
 }
 

@@ -50,6 +50,12 @@ pub struct NamespaceId {
     inode: u64,
 }
 
+impl NamespaceId {
+    pub(crate) fn new(device: u64, inode: u64) -> Self {
+        Self { device, inode }
+    }
+}
+
 /// An open network namespace; keeps it alive.
 #[derive(Debug)]
 pub struct Namespace(OwnedFd);

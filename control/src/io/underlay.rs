@@ -46,6 +46,11 @@ pub(crate) async fn find(advertise: &Advertise) -> Result<Underlay, AgentError> 
     Ok(Underlay { address, interface, mtu: if address.is_loopback() { DEFAULT_MTU } else { mtu } })
 }
 
+/// Whether the host still has the address; when that cannot be told, it has.
+pub(crate) fn is_there(address: IpAddr) -> bool {
+    own_addresses().map_or(true, |own| own.iter().any(|own| own.address == address))
+}
+
 fn own_addresses() -> Result<Vec<Own>, AgentError> {
     let all = getifaddrs().map_err(|fault| AgentError::Io {
         attempt: "list the host's addresses".into(),

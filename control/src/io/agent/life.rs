@@ -1,0 +1,355 @@
+//! From start to stop: what is opened in which order, the loop, and what is left.
+//!
+//! The loop is the one place where things happen to the cluster's state; everything else (packets, kernel work,
+//! clients, time) reaches it through a queue or a socket.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, sleep_until, timeout};
+
+use super::edges::{Edges, Settings};
+use super::{Advertise, AgentConfig, AgentError, ReadyReport, key, seeds};
+use crate::cluster::{Cluster, ClusterConfig, Timing};
+use crate::io::holding::{Held, clear_socket, failed, hold};
+use crate::io::kernel::Kernel;
+use crate::io::namespace::Pins;
+use crate::io::node::{Facts, Node, now, wall};
+use crate::io::server::{self, Asked, SocketFile, explain};
+use crate::io::store::Store;
+use crate::io::streams::{Received, StreamCounters};
+use crate::io::underlay::{self, Underlay};
+use crate::io::worker::{Next, Worker};
+use crate::sandbox::Sandboxes;
+use crate::storage::{Storage, Table};
+use crate::timestamp::UnixMillis;
+
+/// Regular care: processes that own sandboxes, the underlay address.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two audits of everything.
+const AUDIT_EVERY: u32 = 30;
+/// Longest a stopping agent waits for others to take what it hands on.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
+/// Calls of clients waiting for the loop.
+const DESK: usize = 64;
+/// Messages of streams waiting for the loop.
+const INBOX: usize = 64;
+/// Datagrams taken in before anything else is looked at.
+const BATCH: usize = 64;
+
+/// Runs an agent in the calling thread's network namespace until `stop` resolves; `ready` is called once it serves
+/// and everything from before is there again.
+///
+/// When it stops, sandboxes and the kernel's part of networks stay for the next start, unless
+/// [`AgentConfig::teardown_on_stop`]: then all of it is removed, address ranges are handed to other members and the
+/// node says goodbye.
+///
+/// # Errors
+/// What keeps it from starting, with who is at fault; what it made until then is undone.
+pub async fn run(
+    config: AgentConfig,
+    ready: impl FnOnce(&ReadyReport),
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let mut agent = Agent::start(&config).await?;
+    agent.node.recover();
+    let mut stop = pin!(stop);
+    let (asked, calls) = mpsc::channel(DESK);
+    agent.calls = calls;
+    let mut server = Server::new(config.socket.clone(), &config.run_dir, asked)?;
+    let mut ready = Some(ready);
+    loop {
+        if agent.node.recovered && ready.is_some() {
+            server.serve()?;
+            if let Some(ready) = ready.take() {
+                ready(&agent.report(&server.path));
+            }
+        }
+        tokio::select! {
+            () = &mut stop => break,
+            () = agent.turn() => {}
+        }
+    }
+    drop(server);
+    agent.stop(config.teardown_on_stop).await;
+    Ok(())
+}
+
+/// The API's socket; served once everything is there again.
+struct Server {
+    path: PathBuf,
+    asked: Option<mpsc::Sender<Asked>>,
+    serving: Option<(JoinHandle<()>, SocketFile)>,
+}
+
+impl Server {
+    fn new(path: Option<PathBuf>, run_dir: &Path, asked: mpsc::Sender<Asked>) -> Result<Self, AgentError> {
+        let path = path.unwrap_or_else(|| run_dir.join("weft.sock"));
+        clear_socket(&path)?;
+        Ok(Self { path, asked: Some(asked), serving: None })
+    }
+
+    fn serve(&mut self) -> Result<(), AgentError> {
+        let Some(asked) = self.asked.take() else { return Ok(()) };
+        let listener =
+            server::bind(&self.path).map_err(failed(format!("serve on {}", self.path.display())))?;
+        self.serving = Some((tokio::spawn(server::serve(listener, asked)), SocketFile(self.path.clone())));
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some((serving, _)) = &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+/// Everything the loop looks at.
+struct Agent {
+    node: Node,
+    edges: Edges,
+    settings: Settings,
+    advertise: Advertise,
+    underlay: Underlay,
+    own_key: Option<PathBuf>,
+    inbox: mpsc::Receiver<Received>,
+    calls: mpsc::Receiver<Asked>,
+    done: UnboundedReceiver<Next>,
+    seeds: mpsc::Receiver<Vec<std::net::SocketAddr>>,
+    seeking: JoinHandle<()>,
+    tick: tokio::time::Interval,
+    ticks: u32,
+    buffer: Vec<u8>,
+    /// Dropped last: until then the directory is ours.
+    held: Held,
+}
+
+impl Agent {
+    async fn start(config: &AgentConfig) -> Result<Self, AgentError> {
+        let held = hold(&config.run_dir, 0o750)?;
+        let store = Store::open(&config.state_dir).map_err(|fault| AgentError::Start(explain(&fault)))?;
+        let storage: Arc<dyn Storage> = Arc::new(store);
+        let (cluster_key, own_key) = match &config.cluster_key {
+            Some(key) => (key.clone(), None),
+            None => key::own(&config.state_dir).map(|(key, path)| (key, Some(path)))?,
+        };
+        let underlay = underlay::find(&config.advertise).await?;
+        let (inbox_in, inbox) = mpsc::channel(INBOX);
+        let counters = Arc::new(StreamCounters::default());
+        let mut settings = Settings {
+            gossip_port: config.gossip_port,
+            data_port: config.data_port,
+            workers: config.workers,
+            inbox: inbox_in,
+            counters: Arc::clone(&counters),
+        };
+        let edges = Edges::open(underlay.address, &settings)?;
+        settings.gossip_port = edges.gossip.port();
+        settings.data_port = edges.dataplane.local_address().port();
+        let cluster = ClusterConfig {
+            name: config.name.clone(),
+            advertise: edges.gossip,
+            data_port: settings.data_port,
+            key: cluster_key,
+            underlay_mtu: underlay.mtu,
+            timing: Timing::default(),
+        };
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|fault| AgentError::Start(format!("no randomness: {fault}")))?;
+        let cluster = Cluster::start(cluster, Arc::clone(&storage), seed, now(), UnixMillis(wall()));
+        let cluster = cluster.map_err(|fault| AgentError::Start(explain(&fault)))?;
+        let sandboxes =
+            storage.load(Table::Sandboxes).map_err(|fault| AgentError::Start(fault.to_string()))?;
+        let sandboxes = Sandboxes::load(sandboxes).map_err(|fault| AgentError::Start(fault.to_string()))?;
+        let namespaces = config.run_dir.join("netns");
+        let pins = Pins::open(&namespaces).map_err(|fault| AgentError::Start(explain(&fault)))?;
+        let (done_in, done) = mpsc::unbounded_channel();
+        let worker = Kernel::new(pins, edges.carrier()).and_then(|kernel| Worker::start(kernel, done_in));
+        let worker = worker.map_err(failed("start the kernel's thread"))?;
+        let facts = Facts {
+            name: config.name.clone(),
+            advertise: underlay.address,
+            data_port: settings.data_port,
+            gossip_port: settings.gossip_port,
+            workers: config.workers.get(),
+            started: now(),
+            namespaces,
+            streams: counters,
+            warnings: BTreeMap::new(),
+        };
+        let node = Node::new(cluster, storage, sandboxes, worker, Arc::clone(&edges.dataplane), facts);
+        let (seeds_in, seeds) = mpsc::channel(1);
+        let seeking = tokio::spawn(seeds::resolve(config.join.clone(), edges.gossip, seeds_in));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (_, calls) = mpsc::channel(1);
+        Ok(Self {
+            node,
+            edges,
+            settings,
+            advertise: config.advertise.clone(),
+            underlay,
+            own_key,
+            inbox,
+            calls,
+            done,
+            seeds,
+            seeking,
+            tick,
+            ticks: 0,
+            buffer: vec![0; 1 << 16],
+            held,
+        })
+    }
+
+    fn report(&self, socket: &Path) -> ReadyReport {
+        ReadyReport {
+            name: self.node.facts.name.clone(),
+            node_id: self.node.cluster.node_id(),
+            advertise: self.underlay.address,
+            data_port: self.settings.data_port,
+            gossip_port: self.settings.gossip_port,
+            socket: socket.to_owned(),
+            own_key: self.own_key.clone(),
+        }
+    }
+
+    /// Waits for one thing to happen and takes it in. Nothing is lost if it is not waited for to the end.
+    async fn turn(&mut self) {
+        self.flush();
+        let due = self.node.cluster.poll_timeout();
+        let due = due.unwrap_or_else(|| now() + TICK);
+        tokio::select! {
+            readable = self.edges.udp.readable() => if readable.is_ok() { self.receive() },
+            Some(received) = self.inbox.recv() => self.handle_stream(received),
+            Some(next) = self.done.recv() => next(&mut self.node),
+            Some(asked) = self.calls.recv() => self.node.handle(asked),
+            Some(found) = self.seeds.recv() => self.join(&found),
+            ready = self.edges.bell.readable() => {
+                if let Ok(mut ready) = ready {
+                    ready.clear_ready();
+                }
+                self.node.drain_dataplane();
+            }
+            _ = self.tick.tick() => self.care().await,
+            () = sleep_until(due.into()) => self.node.cluster.handle_timeout(now()),
+        }
+        self.node.drain_cluster();
+        self.flush();
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..BATCH {
+            let Ok((length, from)) = self.edges.udp.try_recv_from(&mut self.buffer) else { return };
+            self.node.cluster.handle_datagram(now(), from, &mut self.buffer[..length]);
+        }
+    }
+
+    fn handle_stream(&mut self, mut received: Received) {
+        self.node.cluster.handle_stream(now(), received.from, &mut received.message);
+    }
+
+    fn join(&mut self, found: &[std::net::SocketAddr]) {
+        if self.node.cluster.status().members_alive <= 1 {
+            self.node.cluster.join(now(), found);
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.node.cluster.poll_transmit() {
+            self.edges.transmit(transmit);
+        }
+    }
+
+    async fn care(&mut self) {
+        if !self.node.recovered {
+            return;
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        self.node.bury();
+        if self.ticks.is_multiple_of(AUDIT_EVERY) {
+            self.node.audit();
+        }
+        self.follow_underlay().await;
+    }
+
+    /// Moves to the new address when the host no longer has the one in use.
+    async fn follow_underlay(&mut self) {
+        const WARNING: &str = "underlay";
+        if underlay::is_there(self.underlay.address) {
+            self.node.facts.warnings.remove(WARNING);
+            return;
+        }
+        let moved = match self.find_again().await {
+            Ok(underlay) => Edges::open(underlay.address, &self.settings).map(|edges| (underlay, edges)),
+            Err(fault) => Err(fault),
+        };
+        match moved {
+            Ok((underlay, edges)) => {
+                tracing::info!(from = %self.underlay.address, to = %underlay.address, "the underlay address changed");
+                self.node.cluster.set_advertise(now(), edges.gossip);
+                self.node.facts.advertise = underlay.address;
+                self.node.use_dataplane(Arc::clone(&edges.dataplane), edges.carrier());
+                self.node.facts.warnings.remove(WARNING);
+                self.edges = edges;
+                self.underlay = underlay;
+            }
+            Err(fault) => {
+                let text = format!("{} is gone from this host: {fault}", self.underlay.address);
+                if self.node.facts.warnings.insert(WARNING, text.clone()).is_none() {
+                    tracing::warn!(fault = text, "others cannot reach this node");
+                }
+            }
+        }
+    }
+
+    /// An interface keeps its role when its address changes.
+    async fn find_again(&self) -> Result<Underlay, AgentError> {
+        match &self.advertise {
+            Advertise::Default => {
+                let same = Advertise::Interface(self.underlay.interface.clone());
+                match underlay::find(&same).await {
+                    Ok(underlay) => Ok(underlay),
+                    Err(_) => underlay::find(&Advertise::Default).await,
+                }
+            }
+            given => underlay::find(given).await,
+        }
+    }
+
+    /// Ends: what was asked for is answered, what is owed to others is sent.
+    async fn stop(mut self, teardown: bool) {
+        self.seeking.abort();
+        self.calls.close();
+        if teardown {
+            self.node.tear_down();
+            if let Err(fault) = self.node.cluster.leave(now()) {
+                tracing::warn!(%fault, "this node could not say goodbye");
+            }
+            let deadline = Instant::now() + LEAVE_PATIENCE;
+            while !self.node.left && Instant::now() < deadline {
+                let _ = timeout(Duration::from_millis(200), self.turn()).await;
+                self.node.drain_cluster();
+            }
+        }
+        self.flush();
+        let Self { node, edges, held, mut done, .. } = self;
+        let worker = node.into_worker();
+        // The thread finishes what it was handed; waiting for it may take a while.
+        let kernel = tokio::task::spawn_blocking(move || worker.finish()).await.ok().flatten();
+        while done.try_recv().is_ok() {}
+        if let Some(kernel) = kernel {
+            kernel.into_pins().close();
+        }
+        drop(edges);
+        held.release();
+    }
+}

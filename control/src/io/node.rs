@@ -1,0 +1,293 @@
+//! What the agent's loop knows and decides on: the cluster, the sandboxes, what is programmed.
+//!
+//! Everything here runs on the loop and never waits. Work on the kernel is handed to the [`Worker`] together with
+//! what to do afterwards; calls are answered from there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use weft_dataplane::change::Change;
+use weft_dataplane::io::Dataplane;
+use weft_dataplane::segment::SegmentSpec;
+use weft_dataplane::wire::Vni;
+
+use super::process;
+use super::server::{Answer, Refusal};
+use super::worker::Worker;
+use crate::cluster::{Attach, Cluster, ClusterError, ClusterEvent, Lease, Ticket};
+use crate::driver::overlay::{Wanted, WantedEndpoint};
+use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::sandbox::{self, SandboxError, Sandboxes};
+use crate::storage::{Storage, StorageError, Write};
+
+mod calls;
+mod connect;
+mod lifecycle;
+mod sandboxes;
+mod shown;
+
+pub(crate) use shown::Facts;
+
+/// How a call is answered.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// An attachment that waits for its addresses.
+struct Waiting {
+    sandbox: SandboxId,
+    reply: Reply,
+}
+
+/// What was repaired or went wrong, counted.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct NodeCounters {
+    /// Audits of networks.
+    pub(crate) audits: u64,
+    /// Steps of repair that audits found necessary.
+    pub(crate) repairs: u64,
+    /// Work on the kernel that failed.
+    pub(crate) kernel_failures: u64,
+}
+
+/// The agent's state.
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    storage: Arc<dyn Storage>,
+    sandboxes: Sandboxes,
+    worker: Worker,
+    pub(crate) dataplane: Arc<Dataplane>,
+    pub(crate) facts: Facts,
+    pub(crate) counters: NodeCounters,
+    /// Segments as the dataplane has them.
+    programmed: BTreeMap<NetworkId, SegmentSpec>,
+    /// VNI and MTU the kernel was last settled with.
+    settled: BTreeMap<NetworkId, (Vni, u16)>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Endpoints whose interface is being made.
+    fresh: BTreeSet<EndpointId>,
+    /// Names of sandboxes being made.
+    making: BTreeSet<Name>,
+    /// Whether the node has handed on what it had.
+    pub(crate) left: bool,
+    /// Started, and all that was there before is there again.
+    pub(crate) recovered: bool,
+}
+
+/// The present, by the clock that orders events.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number nobody can guess.
+///
+/// # Errors
+/// The operating system has no randomness.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).map_err(internal)?;
+    Ok(octets)
+}
+
+fn internal(fault: impl ToString) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, fault)
+}
+
+fn bad_request(fault: impl ToString) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, fault)
+}
+
+impl From<ClusterError> for Refusal {
+    fn from(fault: ClusterError) -> Self {
+        let status =
+            StatusCode::from_u16(fault.class().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, super::server::explain(&fault))
+    }
+}
+
+impl From<SandboxError> for Refusal {
+    fn from(fault: SandboxError) -> Self {
+        let status = match fault {
+            SandboxError::NotFound(_) => StatusCode::NOT_FOUND,
+            SandboxError::Ambiguous(..) => StatusCode::BAD_REQUEST,
+            SandboxError::Exists(_) => StatusCode::CONFLICT,
+            SandboxError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, fault)
+    }
+}
+
+impl From<StorageError> for Refusal {
+    fn from(fault: StorageError) -> Self {
+        internal(fault)
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Refusal> {
+    serde_json::to_vec(value).map(|body| Answer::Json(status, body)).map_err(internal)
+}
+
+fn answer(reply: Reply, outcome: Result<Answer, Refusal>) {
+    // A client that hung up wants no answer.
+    let _ = reply.send(outcome);
+}
+
+impl Node {
+    pub(crate) fn new(
+        cluster: Cluster,
+        storage: Arc<dyn Storage>,
+        sandboxes: Sandboxes,
+        worker: Worker,
+        dataplane: Arc<Dataplane>,
+        facts: Facts,
+    ) -> Self {
+        Self {
+            cluster,
+            storage,
+            sandboxes,
+            worker,
+            dataplane,
+            facts,
+            counters: NodeCounters::default(),
+            programmed: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            making: BTreeSet::new(),
+            left: false,
+            recovered: false,
+        }
+    }
+
+    /// Gives the worker up, with all it still has to do.
+    pub(crate) fn into_worker(self) -> Worker {
+        self.worker
+    }
+
+    fn commit(&self, step: &'static str, writes: &[Write]) -> Result<(), StorageError> {
+        self.storage.commit(step, writes)
+    }
+
+    /// Takes in what the cluster has decided.
+    pub(crate) fn drain_cluster(&mut self) {
+        while let Some(event) = self.cluster.poll_event() {
+            match event {
+                ClusterEvent::Attached { ticket, result } => self.attached(ticket, result),
+                ClusterEvent::SegmentChanged(network) => self.segment_changed(network),
+                ClusterEvent::NetworkAdded(network) => tracing::info!(%network, "network known"),
+                ClusterEvent::NetworkRemoved { network, endpoints } => {
+                    self.network_removed(network, &endpoints)
+                }
+                ClusterEvent::Left => self.left = true,
+            }
+        }
+    }
+
+    fn network_removed(&mut self, network: NetworkId, endpoints: &[EndpointId]) {
+        tracing::info!(%network, "network removed");
+        for endpoint in endpoints {
+            self.forget_interface(*endpoint);
+        }
+        self.segment_changed(network);
+        self.settle(network);
+    }
+
+    /// Programs the dataplane with the segment as the records have it now, if it differs.
+    fn segment_changed(&mut self, network: NetworkId) {
+        let derived = self.cluster.segment(network);
+        if derived == self.programmed.get(&network) {
+            return;
+        }
+        let derived = derived.cloned();
+        let before = self.programmed.remove(&network).map(|segment| segment.vni);
+        if let Some(segment) = &derived {
+            self.dataplane.apply(Change::SetSegment(segment.clone()));
+            self.programmed.insert(network, segment.clone());
+        }
+        // The VNI may have gone to another network meanwhile.
+        if let Some(vni) = before.filter(|vni| self.programmed.values().all(|segment| segment.vni != *vni)) {
+            self.dataplane.apply(Change::RemoveSegment(vni));
+        }
+        let shape = derived.map(|segment| (segment.vni, segment.mtu));
+        if self.settled.get(&network).is_some_and(|settled| Some(*settled) != shape) {
+            self.settle(network);
+        }
+    }
+
+    /// What a network wants of the kernel. Endpoints whose interface is being made have no name here.
+    fn wanted(&mut self, network: NetworkId) -> Wanted {
+        let endpoints: Vec<_> =
+            self.cluster.own_endpoints().filter(|own| own.lease.network == network).collect();
+        let mtu = endpoints.first().map_or(u16::MAX, |own| own.lease.mtu);
+        let segment = self.cluster.segment(network);
+        let (vni, mtu) = segment.map_or((Vni::MAX, mtu), |segment| (segment.vni, segment.mtu));
+        let endpoints = endpoints.into_iter().filter_map(|own| {
+            let sandbox = self.sandboxes.get(own.sandbox)?;
+            let named = sandbox.interfaces.get(&own.lease.endpoint).cloned();
+            let interface = named.or_else(|| self.fresh.contains(&own.lease.endpoint).then(String::new))?;
+            let Lease { endpoint: id, mac, addresses, .. } = own.lease;
+            Some(WantedEndpoint { id, sandbox: own.sandbox, interface, mac, addresses })
+        });
+        let wanted = Wanted { network, vni, mtu, endpoints: endpoints.collect() };
+        if wanted.endpoints.is_empty() {
+            self.settled.remove(&network);
+        } else {
+            self.settled.insert(network, (vni, mtu));
+        }
+        wanted
+    }
+
+    /// Brings the kernel to what a network wants; failures are tried again by the next audit.
+    fn settle(&mut self, network: NetworkId) {
+        let wanted = self.wanted(network);
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle(wanted, None);
+            move |node: &mut Self| node.settled(network, outcome.map(|_| ()))
+        });
+    }
+
+    fn settled(&mut self, network: NetworkId, outcome: Result<(), String>) {
+        if let Err(fault) = outcome {
+            self.counters.kernel_failures += 1;
+            tracing::warn!(%network, fault, "the kernel is not as it should be; the next audit tries again");
+        }
+    }
+}
+
+/// An attachment's wish in the cluster's words.
+fn wish(
+    network: NetworkId,
+    sandbox: &sandbox::Sandbox,
+    config: &crate::api::EndpointConfig,
+) -> Result<Attach, Refusal> {
+    let crate::api::EndpointConfig { ipam_config, mac_address, aliases } = config;
+    let mac = match mac_address.as_str() {
+        "" => None,
+        text => Some(
+            text.parse().map_err(|fault| bad_request(format!("invalid MAC address {text:?}: {fault}")))?,
+        ),
+    };
+    let aliases: Result<_, _> = aliases.iter().map(|alias| alias.parse::<Name>()).collect();
+    Ok(Attach {
+        network,
+        sandbox: sandbox.id,
+        name: sandbox.name.clone(),
+        ip4: ipam_config.ipv4_address,
+        ip6: ipam_config.ipv6_address,
+        mac,
+        aliases: aliases.map_err(bad_request)?,
+    })
+}
+
+/// Whether the process a sandbox belongs to still runs; sandboxes of nobody are nobody's to lose.
+fn owner_runs(sandbox: &sandbox::Sandbox) -> bool {
+    sandbox.owner.is_some_and(process::runs)
+}

@@ -1,0 +1,60 @@
+//! The API's calls, one by one.
+
+use axum::http::StatusCode;
+
+use super::{Node, Reply, answer, json, now};
+use crate::api::{NetworkCreate, NetworkCreated};
+use crate::io::server::{Answer, Asked, Call, Refusal};
+
+impl Node {
+    /// Begins a call; the answer may come later.
+    pub(crate) fn handle(&mut self, asked: Asked) {
+        let Asked { call, answer: reply } = asked;
+        match call {
+            Call::Connect { network, request } => self.connect(&network, &request, reply),
+            Call::Disconnect { network, request } => self.disconnect(&network, &request, reply),
+            Call::CreateSandbox { request, client } => self.create_sandbox(request, client, reply),
+            Call::RemoveSandbox { name, force } => self.remove_sandbox(&name, force, reply),
+            Call::OpenSandbox(name) => self.open_sandbox(&name, reply),
+            Call::Adopt { name, namespace } => self.adopt(&name, namespace, reply),
+            Call::RemoveNetwork(name) => self.remove_network(&name, reply),
+            other => {
+                let outcome = self.handle_at_once(other);
+                self.drain_cluster();
+                answer(reply, outcome);
+            }
+        }
+    }
+
+    fn handle_at_once(&mut self, call: Call) -> Result<Answer, Refusal> {
+        match call {
+            Call::Networks => json(StatusCode::OK, &self.cluster.networks(now())),
+            Call::Network(name) => {
+                let id = self.cluster.resolve(&name)?;
+                json(StatusCode::OK, &self.cluster.network(now(), id))
+            }
+            Call::CreateNetwork(request) => self.create_network(request),
+            Call::Fdb(name) => self.show_fdb(&name),
+            Call::Sandboxes => json(StatusCode::OK, &self.show_sandboxes()),
+            Call::Sandbox(name) => json(StatusCode::OK, &self.show_sandbox(self.sandboxes.resolve(&name)?)),
+            Call::Status => json(StatusCode::OK, &self.show_status()),
+            Call::Peers => json(StatusCode::OK, &self.cluster.peers()),
+            Call::Stats => json(StatusCode::OK, &self.show_stats()),
+            later => Err(super::internal(format!("{later:?} cannot be answered at once"))),
+        }
+    }
+
+    fn create_network(&mut self, request: NetworkCreate) -> Result<Answer, Refusal> {
+        let id = self.cluster.create_network(now(), request)?;
+        json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
+    }
+
+    fn remove_network(&mut self, name: &str, reply: Reply) {
+        let outcome = self.cluster.resolve(name).and_then(|id| self.cluster.remove_network(now(), id));
+        self.drain_cluster();
+        match outcome {
+            Ok(()) => self.answer_after_kernel(reply, Ok(Answer::Done(StatusCode::NO_CONTENT))),
+            Err(fault) => answer(reply, Err(fault.into())),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Attaching sandboxes to networks and detaching them.
+
+use axum::http::StatusCode;
+use weft_dataplane::segment::SegmentSpec;
+
+use super::{Node, Reply, Waiting, answer, bad_request, internal, json, now, wish};
+use crate::api::{Connect, Connected, Disconnect};
+use crate::cluster::{ClusterError, Lease, Ticket};
+use crate::io::server::{Answer, Refusal};
+use crate::io::worker::{Fresh, Settled};
+use crate::model::{EndpointId, NetworkId, SandboxId};
+use crate::sandbox::{Origin, Sandbox, save};
+
+impl Node {
+    /// Attaches a sandbox: addresses first, then the kernel, then everybody is told.
+    pub(super) fn connect(&mut self, network: &str, request: &Connect, reply: Reply) {
+        match self.ask_for_addresses(network, request) {
+            Ok((ticket, sandbox)) => {
+                self.waiting.insert(ticket, Waiting { sandbox, reply });
+                self.drain_cluster();
+            }
+            Err(refusal) => answer(reply, Err(refusal)),
+        }
+    }
+
+    fn ask_for_addresses(
+        &mut self,
+        network: &str,
+        request: &Connect,
+    ) -> Result<(Ticket, SandboxId), Refusal> {
+        let network = self.cluster.resolve(network)?;
+        let sandbox = self.sandboxes.resolve(&request.container)?;
+        let wish = wish(network, sandbox, &request.endpoint_config)?;
+        let id = sandbox.id;
+        Ok((self.cluster.attach(now(), wish)?, id))
+    }
+
+    /// The cluster has addresses for an attachment, or none.
+    pub(super) fn attached(&mut self, ticket: Ticket, result: Result<Lease, ClusterError>) {
+        let Some(Waiting { sandbox, reply }) = self.waiting.remove(&ticket) else { return };
+        match result {
+            Err(fault) => answer(reply, Err(fault.into())),
+            Ok(lease) if self.sandboxes.get(sandbox).is_none() => {
+                self.give_up(&lease);
+                answer(reply, Err(Refusal::new(StatusCode::NOT_FOUND, "the sandbox was removed meanwhile")));
+            }
+            Ok(lease) => self.make_interface(lease, sandbox, reply),
+        }
+    }
+
+    fn make_interface(&mut self, lease: Lease, sandbox: SandboxId, reply: Reply) {
+        self.fresh.insert(lease.endpoint);
+        self.segment_changed(lease.network);
+        let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
+        let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default() };
+        let wanted = self.wanted(lease.network);
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle(wanted, Some(fresh));
+            move |node: &mut Self| node.interface_made(lease, sandbox, outcome, reply)
+        });
+    }
+
+    fn interface_made(
+        &mut self,
+        lease: Lease,
+        sandbox: SandboxId,
+        outcome: Result<Settled, String>,
+        reply: Reply,
+    ) {
+        self.fresh.remove(&lease.endpoint);
+        let outcome = outcome.map_err(internal).and_then(|settled| {
+            let interface = settled.interface.ok_or_else(|| internal("the interface got no name"))?;
+            self.record_interface(&lease, sandbox, &interface)?;
+            self.cluster.announce(now(), lease.endpoint)?;
+            Ok(interface)
+        });
+        let outcome = match outcome {
+            Ok(interface) => {
+                tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
+                json(StatusCode::OK, &connected(&lease, interface))
+            }
+            Err(refusal) => {
+                self.counters.kernel_failures += 1;
+                self.give_up(&lease);
+                Err(refusal)
+            }
+        };
+        self.drain_cluster();
+        answer(reply, outcome);
+    }
+
+    /// Writes down which interface an endpoint is; from then on it is there for good.
+    fn record_interface(
+        &mut self,
+        lease: &Lease,
+        sandbox: SandboxId,
+        interface: &str,
+    ) -> Result<(), Refusal> {
+        let gone = || Refusal::new(StatusCode::NOT_FOUND, "the sandbox was removed meanwhile");
+        let mut sandbox = self.sandboxes.get(sandbox).cloned().ok_or_else(gone)?;
+        sandbox.interfaces.insert(lease.endpoint, interface.to_owned());
+        self.commit("sandbox-interface", &[save(&sandbox)])?;
+        self.sandboxes.put(sandbox);
+        Ok(())
+    }
+
+    /// Takes back an attachment that came to nothing.
+    fn give_up(&mut self, lease: &Lease) {
+        if let Err(fault) = self.detach(lease.endpoint, lease.network) {
+            // The sweep finds an endpoint without an interface and tries again.
+            tracing::warn!(endpoint = %lease.endpoint, fault = %fault.message, "an endpoint could not be given up");
+        }
+    }
+
+    /// Gives an endpoint up in the cluster, in memory and in the kernel.
+    pub(super) fn detach(&mut self, endpoint: EndpointId, network: NetworkId) -> Result<(), Refusal> {
+        match self.cluster.detach(now(), endpoint) {
+            Ok(()) | Err(ClusterError::NoEndpoint(_)) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+        self.forget_interface(endpoint);
+        self.worker.hand(move |bench| {
+            bench.unpick(endpoint);
+            |_: &mut Self| {}
+        });
+        self.segment_changed(network);
+        self.settle(network);
+        Ok(())
+    }
+
+    /// Removes an endpoint's interface from its sandbox's record. The row may stay behind if the state cannot be
+    /// written: an interface of no endpoint means nothing, and a restart drops it.
+    pub(super) fn forget_interface(&mut self, endpoint: EndpointId) {
+        let holder = self.sandboxes.iter().find(|sandbox| sandbox.interfaces.contains_key(&endpoint));
+        let Some(mut sandbox) = holder.cloned() else { return };
+        sandbox.interfaces.remove(&endpoint);
+        if let Err(fault) = self.commit("sandbox-interface", &[save(&sandbox)]) {
+            tracing::warn!(%fault, "an interface could not be forgotten");
+        }
+        self.sandboxes.put(sandbox);
+    }
+
+    /// Detaches a sandbox; answers once the kernel has done its part.
+    pub(super) fn disconnect(&mut self, network: &str, request: &Disconnect, reply: Reply) {
+        match self.begin_disconnect(network, request) {
+            Err(refusal) => answer(reply, Err(refusal)),
+            Ok(sandbox) => {
+                self.let_go_if_unused(sandbox);
+                self.drain_cluster();
+                self.answer_after_kernel(reply, Ok(Answer::Done(StatusCode::OK)));
+            }
+        }
+    }
+
+    fn begin_disconnect(&mut self, network: &str, request: &Disconnect) -> Result<SandboxId, Refusal> {
+        let id = self.cluster.resolve(network)?;
+        let sandbox = self.sandboxes.resolve(&request.container)?.clone();
+        let mut own = self.cluster.own_endpoints();
+        let endpoint = own.find(|own| own.sandbox == sandbox.id && own.lease.network == id);
+        drop(own);
+        let Some(endpoint) = endpoint else {
+            let text = format!("container {} is not connected to network {network}", request.container);
+            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+        };
+        if self.fresh.contains(&endpoint.lease.endpoint) {
+            return Err(bad_request(format!("container {} is being connected", request.container)));
+        }
+        self.detach(endpoint.lease.endpoint, id)?;
+        Ok(sandbox.id)
+    }
+
+    /// A namespace somebody handed over is of no use to us once it has no endpoint.
+    fn let_go_if_unused(&mut self, sandbox: SandboxId) {
+        let unused = |sandbox: &&Sandbox| sandbox.origin == Origin::Adopted && sandbox.interfaces.is_empty();
+        if self.sandboxes.get(sandbox).filter(unused).is_some()
+            && let Err(refusal) = self.forget_sandbox(sandbox)
+        {
+            tracing::warn!(%sandbox, fault = %refusal.message, "an adopted namespace could not be let go");
+        }
+    }
+
+    /// Answers when the kernel has done everything handed to it so far.
+    pub(super) fn answer_after_kernel(&mut self, reply: Reply, outcome: Result<Answer, Refusal>) {
+        self.worker.hand(move |_| move |_: &mut Self| answer(reply, outcome));
+    }
+
+    /// The segment as it is programmed.
+    pub(super) fn programmed(&self, network: NetworkId) -> Option<&SegmentSpec> {
+        self.programmed.get(&network)
+    }
+}
+
+fn connected(lease: &Lease, interface: String) -> Connected {
+    Connected {
+        endpoint_id: lease.endpoint.long(),
+        interface,
+        mac_address: lease.mac.to_string(),
+        addresses: lease.addresses.iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,215 @@
+//! Start, regular care, and the end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use weft_dataplane::change::{Change, Event};
+use weft_dataplane::io::Dataplane;
+use weft_dataplane::wire::Vni;
+
+use super::sandboxes::make_namespace;
+use super::{Node, owner_runs};
+use crate::driver::overlay::Wanted;
+use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
+use crate::io::server::explain;
+use crate::io::worker::Bench;
+use crate::model::{NetworkId, SandboxId};
+use crate::plan::Place;
+use crate::reconcile::audit;
+use crate::sandbox::{Return, Sandbox};
+
+impl Node {
+    /// Brings back what was there before the agent ended, however it ended; [`Node::recovered`] tells when.
+    pub(crate) fn recover(&mut self) {
+        let sandboxes: Vec<_> = self.sandboxes.iter().cloned().collect();
+        self.worker.hand(move |bench| {
+            let lost: Vec<_> =
+                sandboxes.iter().filter(|sandbox| !comes_back(bench, sandbox)).map(|s| s.id).collect();
+            move |node: &mut Self| node.recover_networks(&lost)
+        });
+    }
+
+    fn recover_networks(&mut self, lost: &[SandboxId]) {
+        for sandbox in lost {
+            if let Err(refusal) = self.forget_sandbox(*sandbox) {
+                tracing::warn!(%sandbox, fault = %refusal.message, "a lost sandbox stays for now");
+            }
+        }
+        self.sweep();
+        self.drop_stale_interfaces();
+        let networks: BTreeSet<_> = self.cluster.own_endpoints().map(|own| own.lease.network).collect();
+        for network in &networks {
+            self.segment_changed(*network);
+            self.settle(*network);
+        }
+        self.sweep_pins(networks);
+        self.drain_cluster();
+        self.worker.hand(|_| |node: &mut Self| node.recovered = true);
+    }
+
+    /// Interfaces whose endpoint was given up just before the agent ended.
+    fn drop_stale_interfaces(&mut self) {
+        let endpoints: BTreeSet<_> = self.cluster.own_endpoints().map(|own| own.lease.endpoint).collect();
+        let interfaces = self.sandboxes.iter().flat_map(|sandbox| sandbox.interfaces.keys().copied());
+        let stale: Vec<_> = interfaces.filter(|endpoint| !endpoints.contains(endpoint)).collect();
+        for endpoint in stale {
+            self.forget_interface(endpoint);
+        }
+    }
+
+    /// Endpoints that belong to nothing: their sandbox is gone, or their interface was never made.
+    fn sweep(&mut self) {
+        let stray = |sandbox: SandboxId, endpoint| {
+            let sandbox = self.sandboxes.get(sandbox);
+            !self.fresh.contains(&endpoint) && !sandbox.is_some_and(|s| s.interfaces.contains_key(&endpoint))
+        };
+        let own = self.cluster.own_endpoints();
+        let strays: Vec<_> =
+            own.filter(|own| stray(own.sandbox, own.lease.endpoint)).map(|own| own.lease).collect();
+        for lease in strays {
+            tracing::info!(endpoint = %lease.endpoint, "an endpoint of nothing is given up");
+            if let Err(refusal) = self.detach(lease.endpoint, lease.network) {
+                tracing::warn!(endpoint = %lease.endpoint, fault = %refusal.message, "it stays for now");
+            }
+        }
+    }
+
+    /// Pins that nobody remembers: what a crash left behind.
+    fn sweep_pins(&mut self, networks: BTreeSet<NetworkId>) {
+        let names = self.sandboxes.iter().map(|sandbox| sandbox.name.to_string());
+        let keep: BTreeSet<String> = names.chain(networks.iter().copied().map(hidden_pin)).collect();
+        self.worker.hand(move |bench| {
+            let found = bench.kernel.pins().list().unwrap_or_default();
+            for pin in found.iter().filter(|pin| !keep.contains(*pin)) {
+                tracing::info!(pin, "a namespace nobody remembers is removed");
+                remove_pin(bench, pin);
+            }
+            |_: &mut Self| {}
+        });
+    }
+
+    /// Compares everything with the records and repairs what differs.
+    pub(crate) fn audit(&mut self) {
+        self.counters.audits += 1;
+        self.sweep();
+        let mut networks: BTreeSet<_> = self.programmed.keys().copied().collect();
+        networks.extend(self.cluster.own_endpoints().map(|own| own.lease.network));
+        for network in networks {
+            if let Some(derived) = self.cluster.segment(network) {
+                self.counters.repairs += audit(self.programmed.get(&network), derived).len() as u64;
+            }
+            self.segment_changed(network);
+            let wanted = self.wanted(network);
+            self.worker.hand(move |bench| {
+                let outcome = bench.settle(wanted, None);
+                move |node: &mut Self| {
+                    if let Ok(settled) = &outcome {
+                        node.counters.repairs += settled.steps as u64;
+                    }
+                    node.settled(network, outcome.map(|_| ()));
+                }
+            });
+        }
+        self.drain_cluster();
+    }
+
+    /// Removes ephemeral sandboxes whose process has ended.
+    pub(crate) fn bury(&mut self) {
+        let owned = self.sandboxes.iter().filter(|sandbox| sandbox.owner.is_some());
+        let orphans: Vec<_> =
+            owned.filter(|sandbox| !owner_runs(sandbox)).map(|sandbox| sandbox.id).collect();
+        for sandbox in orphans {
+            if let Err(refusal) = self.forget_sandbox(sandbox) {
+                tracing::warn!(%sandbox, fault = %refusal.message, "an orphan stays for now");
+            }
+        }
+        self.drain_cluster();
+    }
+
+    /// Takes in what packets have taught the dataplane.
+    pub(crate) fn drain_dataplane(&mut self) {
+        while let Some(event) = self.dataplane.poll_event() {
+            match event {
+                Event::Learned { vni, mac, vtep } => tracing::debug!(%vni, %mac, %vtep, "learned"),
+                Event::LearnRefused { vni, .. } => {
+                    tracing::debug!(%vni, "too many addresses behind static VTEPs")
+                }
+                Event::PortLost { vni } => self.port_lost(vni),
+            }
+        }
+    }
+
+    fn port_lost(&mut self, vni: Vni) {
+        tracing::warn!(%vni, "an uplink is gone; it is made anew");
+        self.worker.hand(move |bench| {
+            bench.kernel.lose_uplink(vni);
+            |_: &mut Self| {}
+        });
+        let of_vni = |(network, segment): (&NetworkId, &weft_dataplane::segment::SegmentSpec)| {
+            (segment.vni == vni).then_some(*network)
+        };
+        let networks: Vec<_> = self.programmed.iter().filter_map(of_vni).collect();
+        for network in networks {
+            self.settle(network);
+        }
+    }
+
+    /// Goes on with another dataplane, on another underlay address.
+    pub(crate) fn use_dataplane(&mut self, dataplane: Arc<Dataplane>, carrier: Box<dyn Carrier>) {
+        for segment in self.programmed.values() {
+            dataplane.apply(Change::SetSegment(segment.clone()));
+        }
+        let before = std::mem::replace(&mut self.dataplane, dataplane);
+        self.worker.hand(move |bench| {
+            bench.kernel.use_carrier(carrier);
+            drop(before);
+            |_: &mut Self| {}
+        });
+        let networks: Vec<_> = self.programmed.keys().copied().collect();
+        for network in networks {
+            self.settle(network);
+        }
+    }
+
+    /// Removes every sandbox, every endpoint and every namespace of this node.
+    pub(crate) fn tear_down(&mut self) {
+        let sandboxes: Vec<_> = self.sandboxes.iter().map(|sandbox| sandbox.id).collect();
+        for sandbox in sandboxes {
+            if let Err(refusal) = self.forget_sandbox(sandbox) {
+                tracing::warn!(%sandbox, fault = %refusal.message, "a sandbox is left over");
+            }
+        }
+        self.sweep();
+        self.drain_cluster();
+        self.sweep_pins(BTreeSet::new());
+    }
+}
+
+/// Whether a sandbox is still there or there again.
+fn comes_back(bench: &mut Bench, sandbox: &Sandbox) -> bool {
+    bench.kernel.name_sandbox(sandbox.id, sandbox.name.as_str());
+    let there = bench.kernel.has(Place::Sandbox(sandbox.id));
+    match sandbox.comes_back(there, owner_runs(sandbox)) {
+        Return::Keep => true,
+        Return::Remove => false,
+        Return::MakeAnew => make_namespace(bench, sandbox)
+            .inspect_err(
+                |fault| tracing::warn!(sandbox = %sandbox.id, fault, "a sandbox cannot be made anew"),
+            )
+            .is_ok(),
+    }
+}
+
+/// Removes a pinned namespace: a network's by its plan, so that ends in sandboxes go at once, others by unpinning.
+fn remove_pin(bench: &mut Bench, pin: &str) {
+    let emptied = network_of_pin(pin).map(|network| {
+        let nothing = Wanted { network, vni: Vni::MAX, mtu: u16::MAX, endpoints: Vec::new() };
+        bench.settle(nothing, None)
+    });
+    if let Some(Err(fault)) = emptied {
+        tracing::warn!(pin, fault, "a network's namespace could not be emptied");
+    }
+    if let Err(fault) = bench.kernel.pins().remove(pin) {
+        tracing::warn!(pin, fault = %explain(&fault), "left over");
+    }
+}

@@ -1,0 +1,151 @@
+//! The node as people see it: the shapes of the API.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use axum::http::StatusCode;
+
+use super::{Node, json, now};
+use crate::api;
+use crate::io::server::{Answer, Refusal};
+use crate::io::streams::StreamCounters;
+use crate::model::Name;
+use crate::sandbox::{Origin, Sandbox};
+use crate::timestamp::UnixMillis;
+
+/// What does not change while the agent runs, or only with the underlay.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) name: Name,
+    pub(crate) advertise: IpAddr,
+    pub(crate) data_port: u16,
+    pub(crate) gossip_port: u16,
+    pub(crate) workers: usize,
+    pub(crate) started: Instant,
+    pub(crate) namespaces: std::path::PathBuf,
+    pub(crate) streams: Arc<StreamCounters>,
+    /// Things an operator should look at.
+    pub(crate) warnings: BTreeMap<&'static str, String>,
+}
+
+impl Node {
+    pub(super) fn show_status(&self) -> api::Status {
+        let cluster = self.cluster.status();
+        let Facts { name, advertise, data_port, gossip_port, workers, started, warnings, .. } = &self.facts;
+        let mut all = cluster.warnings;
+        all.extend(warnings.values().cloned());
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node_id: self.cluster.node_id().to_string(),
+            node: name.to_string(),
+            advertise: *advertise,
+            data_port: *data_port,
+            gossip_port: *gossip_port,
+            workers: *workers,
+            uptime_seconds: now().saturating_duration_since(*started).as_secs(),
+            boot_epoch: self.cluster.boot_epoch().into(),
+            members_alive: cluster.members_alive,
+            members_dead: cluster.members_dead,
+            networks: cluster.networks,
+            endpoints_local: cluster.endpoints_local,
+            endpoints_remote: cluster.endpoints_remote,
+            warnings: all,
+        }
+    }
+
+    pub(super) fn show_stats(&self) -> api::Stats {
+        let totals = self.dataplane.stats();
+        let own = |(name, count): (&'static str, u64)| (name.to_owned(), count);
+        let streams = &self.facts.streams;
+        let streams = [
+            ("stream_connections_refused", &streams.refused),
+            ("stream_connections_broken", &streams.broken),
+            ("stream_messages_unsent", &streams.unsent),
+        ];
+        let streams = streams.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+        let counters = self.counters;
+        let node = [
+            ("audits", counters.audits),
+            ("audit_repairs", counters.repairs),
+            ("kernel_failures", counters.kernel_failures),
+        ];
+        api::Stats {
+            dataplane: totals.counters().map(own).collect(),
+            drops: totals.drops_by_reason().map(own).collect(),
+            gossip: self
+                .cluster
+                .gossip()
+                .counters()
+                .named()
+                .into_iter()
+                .chain(streams)
+                .chain(node)
+                .map(own)
+                .collect(),
+        }
+    }
+
+    pub(super) fn show_fdb(&self, name: &str) -> Result<Answer, Refusal> {
+        let id = self.cluster.resolve(name)?;
+        let mut entries = self.cluster.fdb(now(), id);
+        if let Some(segment) = self.programmed(id) {
+            let learned = self.dataplane.learned(segment.vni).into_iter();
+            entries.extend(learned.map(|(mac, vtep, _)| api::FdbEntry {
+                mac: mac.to_string(),
+                ips: Vec::new(),
+                vtep: Some(vtep),
+                vni: segment.vni.into(),
+                node: String::new(),
+                endpoint: String::new(),
+                state: "learned".to_owned(),
+            }));
+        }
+        json(StatusCode::OK, &entries)
+    }
+
+    pub(super) fn show_sandboxes(&self) -> Vec<api::Sandbox> {
+        let mut shown: Vec<_> = self.sandboxes.iter().map(|sandbox| self.show_sandbox(sandbox)).collect();
+        shown.sort_by(|a, b| a.name.cmp(&b.name));
+        shown
+    }
+
+    pub(super) fn show_sandbox(&self, sandbox: &Sandbox) -> api::Sandbox {
+        let names = self.cluster.names();
+        let own = self.cluster.own_endpoints().filter(|own| own.sandbox == sandbox.id);
+        let networks = own.filter_map(|own| {
+            let lease = own.lease;
+            let interface = sandbox.interfaces.get(&lease.endpoint)?.clone();
+            let address = |four: bool| lease.addresses.iter().find(|net| net.addr().is_ipv4() == four);
+            let (ip_address, ip_prefix_len) = split(address(true));
+            let (global_ipv6_address, global_ipv6_prefix_len) = split(address(false));
+            let endpoint = api::SandboxEndpoint {
+                network_id: lease.network.long(),
+                endpoint_id: lease.endpoint.long(),
+                interface,
+                mac_address: lease.mac.to_string(),
+                ip_address,
+                ip_prefix_len,
+                global_ipv6_address,
+                global_ipv6_prefix_len,
+            };
+            Some((names.get(&lease.network).cloned().unwrap_or_else(|| lease.network.short()), endpoint))
+        });
+        api::Sandbox {
+            name: sandbox.name.to_string(),
+            id: sandbox.id.long(),
+            created: UnixMillis(sandbox.created).to_string(),
+            namespace: self.facts.namespaces.join(sandbox.name.as_str()).display().to_string(),
+            ephemeral: sandbox.owner.is_some(),
+            adopted: sandbox.origin == Origin::Adopted,
+            networks: networks.collect(),
+        }
+    }
+}
+
+/// Address and prefix length, or Docker's way of having none.
+fn split(net: Option<&ipnet::IpNet>) -> (String, u8) {
+    net.map_or((String::new(), 0), |net| (net.addr().to_string(), net.prefix_len()))
+}

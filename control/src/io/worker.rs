@@ -1,0 +1,145 @@
+//! The thread that works on the kernel, one piece of work after the other.
+//!
+//! The agent's loop hands it work and gets back what to do next, so neither ever waits for the other and everything
+//! that happens to the kernel happens in the order it was decided.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::kernel::{Kernel, KernelError};
+use super::node::Node;
+use super::server::explain;
+use crate::driver::overlay::{Wanted, free_interface, plan};
+use crate::model::{EndpointId, SandboxId};
+use crate::plan::{Failure, run};
+
+/// What the loop does once the kernel has done its part.
+pub(crate) type Next = Box<dyn FnOnce(&mut Node) + Send>;
+type Work = Box<dyn FnOnce(&mut Bench) -> Next + Send>;
+
+/// The kernel, and what the thread remembers between pieces of work.
+pub(crate) struct Bench {
+    pub(crate) kernel: Kernel,
+    /// Names picked for interfaces that the loop has not recorded yet.
+    picked: BTreeMap<EndpointId, (SandboxId, String)>,
+}
+
+/// An endpoint that is being attached: it has no interface yet, and must not get one of these.
+#[derive(Debug, Clone)]
+pub(crate) struct Fresh {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) taken: Vec<String>,
+}
+
+/// What settling came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// Name of the fresh endpoint's interface.
+    pub(crate) interface: Option<String>,
+    /// Steps that were needed.
+    pub(crate) steps: usize,
+}
+
+impl Bench {
+    /// Brings the kernel to what is wanted, or leaves it as it was.
+    ///
+    /// Endpoints without an interface name are others' fresh ones: they keep the name picked for them, and are left
+    /// alone where none was.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub(crate) fn settle(&mut self, mut wanted: Wanted, fresh: Option<Fresh>) -> Result<Settled, String> {
+        let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
+        let observed = self.kernel.observe(wanted.network, sandboxes);
+        let observed = observed.map_err(|fault| explain(&fault))?;
+        let mut interface = None;
+        for endpoint in &mut wanted.endpoints {
+            if let Some(Fresh { taken, .. }) = fresh.as_ref().filter(|fresh| fresh.endpoint == endpoint.id) {
+                let there = observed.sandboxes.get(&endpoint.sandbox);
+                let there = there.ok_or("the sandbox's namespace is gone")?;
+                let picked = self.picked.values().filter(|(sandbox, _)| *sandbox == endpoint.sandbox);
+                let picked = picked.map(|(_, name)| name);
+                endpoint.interface =
+                    free_interface(there.keys().chain(taken).chain(picked).map(String::as_str));
+                interface = Some((endpoint.sandbox, endpoint.interface.clone()));
+            } else if endpoint.interface.is_empty() {
+                endpoint.interface =
+                    self.picked.get(&endpoint.id).map(|(_, name)| name.clone()).unwrap_or_default();
+            } else {
+                self.picked.remove(&endpoint.id);
+            }
+        }
+        wanted.endpoints.retain(|endpoint| !endpoint.interface.is_empty());
+        let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
+        let steps = plan(&wanted, &observed);
+        let outcome = run(&steps, &mut self.kernel).map_err(|failure| word(&failure));
+        self.kernel.close_all();
+        outcome?;
+        if let (Some(fresh), Some(interface)) = (fresh, &interface) {
+            self.picked.insert(fresh.endpoint, interface.clone());
+        }
+        Ok(Settled { interface: interface.map(|(_, name)| name), steps: steps.0.len() })
+    }
+
+    /// Forgets the name picked for an endpoint.
+    pub(crate) fn unpick(&mut self, endpoint: EndpointId) {
+        self.picked.remove(&endpoint);
+    }
+}
+
+/// A failure in words: what was attempted, why it failed, what is left over.
+pub(crate) fn word(failure: &Failure<KernelError>) -> String {
+    let mut text = format!("cannot {}: {}", failure.step, explain(&failure.cause));
+    for (step, cause) in &failure.leftovers {
+        text.push_str(&format!("; left over, for lack of '{step}': {}", explain(cause)));
+    }
+    text
+}
+
+/// Hands work to the thread.
+pub(crate) struct Worker {
+    work: Option<mpsc::Sender<Work>>,
+    thread: Option<JoinHandle<Option<Kernel>>>,
+}
+
+impl Worker {
+    /// Starts the thread; what to do next arrives at `done`.
+    ///
+    /// # Errors
+    /// No more threads.
+    pub(crate) fn start(kernel: Kernel, done: UnboundedSender<Next>) -> std::io::Result<Self> {
+        let (work, queue) = mpsc::channel::<Work>();
+        let thread = std::thread::Builder::new().name("weft-kernel".into()).spawn(move || {
+            let mut bench = Bench { kernel, picked: BTreeMap::new() };
+            for work in queue {
+                let next = work(&mut bench);
+                bench.kernel.close_all();
+                // The loop has ended: nobody is left to tell.
+                let _ = done.send(next);
+            }
+            Some(bench.kernel)
+        })?;
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+
+    /// Has `work` done after everything before it; what it returns is done by the loop.
+    pub(crate) fn hand<N>(&self, work: impl FnOnce(&mut Bench) -> N + Send + 'static)
+    where
+        N: FnOnce(&mut Node) + Send + 'static,
+    {
+        let work: Work = Box::new(move |bench| Box::new(work(bench)));
+        if let Some(queue) = &self.work {
+            // A thread that is gone has panicked, which its join reports.
+            let _ = queue.send(work);
+        }
+    }
+
+    /// Lets the thread finish what it was handed, and takes the kernel back.
+    pub(crate) fn finish(mut self) -> Option<Kernel> {
+        self.work.take();
+        self.thread.take().and_then(|thread| thread.join().ok().flatten())
+    }
+}
