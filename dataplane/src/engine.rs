@@ -174,3 +174,6 @@ impl<'e> Source<'e> {
         self.segment
     }
 }
+
+#[cfg(test)]
+mod tests;

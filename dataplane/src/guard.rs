@@ -104,15 +104,15 @@ fn ip<'f>(speaker: Speaker<'_>, ethernet: &Ethernet, frame: &'f [u8]) -> Result<
 }
 
 fn icmpv6<'f>(speaker: Speaker<'_>, ethernet: &Ethernet, ip: Ip<'f>) -> Result<Payload<'f>, DropReason> {
-    match ip.payload().first().ok_or(DropReason::MalformedIp)? {
-        &ndp::ROUTER_ADVERTISEMENT if speaker.is_endpoint() => Err(DropReason::RouterAdvertisement),
-        &ndp::REDIRECT if speaker.is_endpoint() => Err(DropReason::RouterRedirect),
-        &ndp::SOLICITATION => {
+    match *ip.payload().first().ok_or(DropReason::MalformedIp)? {
+        ndp::ROUTER_ADVERTISEMENT if speaker.is_endpoint() => Err(DropReason::RouterAdvertisement),
+        ndp::REDIRECT if speaker.is_endpoint() => Err(DropReason::RouterRedirect),
+        ndp::SOLICITATION => {
             let question = Solicitation::parse(&ip).ok_or(DropReason::MalformedNd)?;
             said_by(ethernet.src, question.source_mac)?;
             Ok(Payload::Solicitation(question))
         }
-        &ndp::ADVERTISEMENT => {
+        ndp::ADVERTISEMENT => {
             let claim = Advertisement::parse(ip.payload()).ok_or(DropReason::MalformedNd)?;
             said_by(ethernet.src, claim.target_mac)?;
             if !speaker.may_use(claim.target.into()) {

@@ -22,6 +22,8 @@ pub mod neighbour;
 pub mod offload;
 pub mod segment;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 #[cfg(feature = "io")]

@@ -39,16 +39,15 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) fn new(socket: Socket) -> Self {
+        Self::with_inbox(socket, Inbox::new(MESSAGES, MESSAGE_MAX))
+    }
+
+    /// As [`Inbound::new`], with memory of another size.
+    pub(crate) fn with_inbox(socket: Socket, inbox: Inbox) -> Self {
         // Linux 6.2 brought TUN_F_USO4; before, a UDP super-frame written to a TAP is an error.
         let udp =
             if kernel_version() >= (6, 2) { UdpSegmentation::Supported } else { UdpSegmentation::Missing };
-        Self {
-            socket,
-            inbox: Inbox::new(MESSAGES, MESSAGE_MAX),
-            coalescer: Coalescer::new(udp),
-            batch: MESSAGES_LARGE,
-            ready: true,
-        }
+        Self { socket, inbox, coalescer: Coalescer::new(udp), batch: MESSAGES_LARGE, ready: true }
     }
 
     /// Receives one batch and writes it to the ports.

@@ -19,6 +19,8 @@ mod outbound;
 mod outbox;
 mod sys;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod worker;
 

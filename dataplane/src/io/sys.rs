@@ -337,7 +337,7 @@ impl Sender {
             let mut header = empty_header();
             let before = self.vectors.len();
             self.gather(memory, pieces, message.first);
-            header.msg_hdr.msg_iovlen = (self.vectors.len() - before) as _;
+            header.msg_hdr.msg_iovlen = self.vectors.len() - before;
             self.names.push(message.to);
             self.controls.push(Control::segment(message.segment.unwrap_or(0)));
             header.msg_hdr.msg_namelen = message.to.len();
@@ -351,7 +351,7 @@ impl Sender {
             let header = &mut header.msg_hdr;
             header.msg_name = (&raw mut self.names[index]).cast();
             header.msg_iov = self.vectors[vector..].as_mut_ptr();
-            vector += header.msg_iovlen as usize;
+            vector += header.msg_iovlen;
             if header.msg_controllen > 0 {
                 header.msg_control = (&raw mut self.controls[index]).cast();
             }

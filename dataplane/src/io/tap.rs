@@ -73,6 +73,13 @@ pub struct TapQueue {
     file: File,
 }
 
+#[cfg(test)]
+impl From<File> for TapQueue {
+    fn from(file: File) -> Self {
+        Self { file }
+    }
+}
+
 impl TapQueue {
     /// Reads one virtio_net_hdr and frame, without waiting.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {

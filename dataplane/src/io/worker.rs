@@ -57,6 +57,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(counters: Arc<Counters>, events: SyncSender<Event>, event_bell: Arc<EventFd>) -> Self {
+        Self { counters, events, event_bell }
+    }
+
     /// Counts an event and passes it on, if there is room.
     pub(crate) fn tell(&self, event: Event) {
         match event {
@@ -99,7 +103,7 @@ fn edge(token: u64) -> EpollEvent {
 /// Runs until told to stop.
 pub(crate) fn run(worker: Worker, epoll: Epoll) {
     let Worker { engine, underlay, bell, commands, counters, events, event_bell, start } = worker;
-    let shared = Shared { counters, events, event_bell };
+    let shared = Shared::new(counters, events, event_bell);
     let outbound = Outbound::new(underlay.outbound);
     let inbound = Inbound::new(underlay.inbound);
     let ports = Vec::new();
@@ -185,9 +189,9 @@ impl Running {
         self.epoll.add(&queue, edge(FIRST_PORT + slot as u64))?;
         let port = Some(Port { vni, queue, ready: true });
         if slot == self.ports.len() {
-            self.ports.push(port)
+            self.ports.push(port);
         } else {
-            self.ports[slot] = port
+            self.ports[slot] = port;
         }
         Ok(())
     }
