@@ -1,6 +1,7 @@
 //! `weft agent`: settings, logs, signals, and the agent itself.
 
 use std::future::Future;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
@@ -14,9 +15,10 @@ use crate::failure::Outcome;
 use crate::output::{Screen, escape};
 
 /// Runs the agent until it is told to stop.
-pub(crate) fn perform(args: &AgentArgs, screen: &mut Screen) -> Outcome {
+pub(crate) fn perform(args: &AgentArgs, socket: Option<&Path>, screen: &mut Screen) -> Outcome {
     start_logging(&args.log)?;
-    let config = config::compose(args, std::env::var_os("CREDENTIALS_DIRECTORY"))?;
+    let mut config = config::compose(args, std::env::var_os("CREDENTIALS_DIRECTORY"))?;
+    config.socket = socket.map(Path::to_owned);
     let alone = config.join.is_empty();
     // Control needs little: packets have threads of their own.
     let mut builder = tokio::runtime::Builder::new_multi_thread();

@@ -4,11 +4,12 @@
 //! runs `weft_control`'s agent. Every other verb is a client of that agent's unix socket. `weft demo` starts
 //! several of both in namespaces of one machine.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Verb};
+use args::{Cli, DEFAULT_SOCKET, Verb};
 use client::Client;
 use failure::Outcome;
 use output::Screen;
@@ -41,9 +42,9 @@ pub fn main() -> ExitCode {
 }
 
 fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
-    let client = || Client::new(&cli.socket);
+    let client = || Client::new(cli.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
     match &cli.verb {
-        Verb::Agent(args) => agent::perform(args, screen),
+        Verb::Agent(args) => agent::perform(args, cli.socket.as_deref(), screen),
         Verb::Keygen => key::print(screen),
         Verb::Demo(args) => demo::perform(args, screen),
         Verb::Traffic(verb) => traffic::perform(verb, screen),

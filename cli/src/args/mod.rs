@@ -42,9 +42,9 @@ On two hosts (as root):
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 no agent answers; 'run' and 'exec' pass on that of CMD."
 )]
 pub(crate) struct Cli {
-    /// Unix socket of the agent to speak to
-    #[arg(long, global = true, env = "WEFT_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub(crate) socket: PathBuf,
+    /// Unix socket of the agent to speak to, or for 'agent' to serve on [default: /run/weft/weft.sock]
+    #[arg(long, global = true, env = "WEFT_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }

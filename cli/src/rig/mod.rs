@@ -64,7 +64,7 @@ pub struct Rig {
     runtime: Runtime,
     interrupt: Interrupt,
     /// Held for as long as the rig lives: the switch is in it.
-    _switch: Namespace,
+    switch: Namespace,
 }
 
 /// One host.
@@ -114,12 +114,12 @@ impl Rig {
             program: blueprint.program.clone(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             interrupt,
-            _switch: Namespace::create()?,
+            switch: Namespace::create()?,
         };
         rig.write_key()?;
         rig.hosts = (1..=blueprint.hosts).map(|number| rig.host(number)).collect::<Result<_>>()?;
         match blueprint.wiring {
-            Wiring::Switch => rig.join_by_switch()?,
+            Wiring::Switch => rig.join_byswitch()?,
             Wiring::Cable => rig.join_by_cable()?,
         }
         Ok(rig)
@@ -161,9 +161,9 @@ impl Rig {
         Ok(Host { name, namespace: Namespace::create()?, address, directory, agent: None })
     }
 
-    fn join_by_switch(&self) -> Result<()> {
+    fn join_byswitch(&self) -> Result<()> {
         self.runtime.block_on(async {
-            let switch = Links::open(&self._switch)?;
+            let switch = Links::open(&self.switch)?;
             switch.add_bridge(SWITCH).await?;
             switch.set_up(SWITCH).await?;
             for host in &self.hosts {
