@@ -108,7 +108,7 @@ pub(crate) struct RemoveArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
-    /// No error for what does not exist
+    /// No error for what does not exist; of sandboxes, also those with running processes
     #[arg(short, long)]
     pub(crate) force: bool,
 }

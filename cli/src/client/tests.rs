@@ -203,6 +203,13 @@ fn rm_goes_on_after_a_refusal_and_force_forgives_what_is_not_there() {
 }
 
 #[test]
+fn a_sandbox_with_processes_is_removed_by_force_only() {
+    let agent = FakeAgent::answering(&[("DELETE /sandboxes/web?force=true", 204, "")]);
+    assert_eq!(agent.weft("sandbox rm web").0, 1);
+    assert_eq!(agent.weft("sandbox rm -f web nobody"), (0, "web\n".to_owned(), String::new()));
+}
+
+#[test]
 fn create_sends_dockers_request_and_prints_the_id() {
     let answer = r#"{"Id":"abc","Warning":"watch\u001b out"}"#;
     let agent = FakeAgent::answering(&[("POST /networks/create", 201, answer)]);

@@ -30,7 +30,10 @@ pub(crate) fn perform(verb: &SandboxVerb, client: Client, screen: &mut Screen) -
             list(client.read("/sandboxes")?, (*quiet, *no_trunc, *json), screen)
         }
         SandboxVerb::Inspect { names, .. } => inspect_each::<Sandbox>(names, path, &client, screen),
-        SandboxVerb::Rm(args) => remove_each(args, path, &client, screen),
+        SandboxVerb::Rm(args) => {
+            let force = if args.force { "?force=true" } else { "" };
+            remove_each(args, |name| format!("{}{force}", path(name)), &client, screen)
+        }
         SandboxVerb::Exec(args) => exec(args, client),
     }
 }
