@@ -91,20 +91,24 @@ impl Datagram {
     ///
     /// A finished checksum looks like this once in 65,536 and is then recomputed to the same value.
     #[inline]
-    pub(super) fn is_partial(&self, frame: &[u8]) -> bool {
-        self.checksum(frame) == self.pseudo_header(frame).fold()
+    pub(super) fn is_partial(&self, frame: &[u8], pseudo: Sum) -> bool {
+        self.checksum(frame) == pseudo.fold()
     }
 
     /// Whether the IPv4 header and the L4 segment are intact.
-    pub(super) fn is_intact(&self, frame: &[u8]) -> bool {
-        let segment = Sum::of(&frame[self.l4..self.end]);
-        self.has_intact_ip(frame) && (self.pseudo_header(frame) + segment).is_valid()
+    #[inline]
+    pub(super) fn is_intact(&self, frame: &[u8], pseudo: Sum) -> bool {
+        self.has_intact_ip(frame) && (pseudo + Sum::of(&frame[self.l4..self.end])).is_valid()
     }
 
     /// Whether the IPv4 header is intact; IPv6 has no checksum of its own.
     #[inline]
     pub(super) fn has_intact_ip(&self, frame: &[u8]) -> bool {
-        self.version == Version::V6 || Sum::of(&frame[self.l3..self.l4]).is_valid()
+        let header = &frame[self.l3..self.l4];
+        match header.as_array::<V4_HEADER_LEN>() {
+            Some(plain) => Sum::of_header(plain).is_valid(),
+            None => self.version == Version::V6 || Sum::of(header).is_valid(),
+        }
     }
 
     /// Addresses and ports: with the transport they identify the flow.
@@ -112,6 +116,24 @@ impl Datagram {
     pub(super) fn flow_octets<'f>(&self, frame: &'f [u8]) -> (&'f [u8], &'f [u8]) {
         (&frame[self.l3..][ip::addresses(self.version)], &frame[self.l4..self.l4 + 4])
     }
+
+    /// Whether `other` is of the same flow. Lengths known when compiling spare calls of `memcmp`.
+    #[inline]
+    pub(super) fn is_of_flow(&self, frame: &[u8], other: &Self, other_frame: &[u8]) -> bool {
+        self.transport == other.transport
+            && self.version == other.version
+            && are_equal::<4>(&frame[self.l4..], &other_frame[other.l4..])
+            && match self.version {
+                Version::V4 => are_equal::<8>(&frame[self.l3 + 12..], &other_frame[other.l3 + 12..]),
+                Version::V6 => are_equal::<32>(&frame[self.l3 + 8..], &other_frame[other.l3 + 8..]),
+            }
+    }
+}
+
+/// Compares the first `N` octets.
+#[inline]
+pub(super) fn are_equal<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+    matches!((a.first_chunk::<N>(), b.first_chunk::<N>()), (Some(a), Some(b)) if a == b)
 }
 
 #[inline]

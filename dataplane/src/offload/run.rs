@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::coalesce::{Arrival, Checksum, CoalesceError};
-use super::datagram::{Datagram, Role};
+use super::datagram::{Datagram, Role, are_equal};
 use crate::checksum::{Sum, pseudo_header};
+use crate::wire::ethernet;
 use crate::wire::ip::{self, V6_HEADER_LEN, Version};
 use crate::wire::transport::{Transport, tcp, udp};
 use crate::wire::vnet::{self, VnetHeader};
@@ -32,6 +33,8 @@ pub(super) struct Segment {
     frame_len: u32,
     pub(super) datagram: Datagram,
     integrity: Integrity,
+    /// The pseudo header with the length of this packet.
+    pseudo: Sum,
 }
 
 impl Segment {
@@ -39,13 +42,15 @@ impl Segment {
     pub(super) fn new(arrival: &Arrival, datagram: Datagram, frame: &[u8]) -> Self {
         // A UDP checksum of zero means "none" and is to stay so, whoever vouches for the octets.
         let none = datagram.transport == Transport::Udp && datagram.checksum(frame) == 0;
-        let vouched = !none && (arrival.checksum != Checksum::Verify || datagram.is_partial(frame));
+        let pseudo = datagram.pseudo_header(frame);
+        let vouched = !none && (arrival.checksum != Checksum::Verify || datagram.is_partial(frame, pseudo));
         Self {
             port: arrival.port,
             start: arrival.frame.start,
             frame_len: frame.len() as u32,
             datagram,
             integrity: if vouched { Integrity::Vouched } else { Integrity::Unverified },
+            pseudo,
         }
     }
 
@@ -64,10 +69,7 @@ impl Segment {
     /// Whether both are of the same 5-tuple behind the same port.
     #[inline]
     pub(super) fn is_of_flow(&self, arena: &[u8], other: &Self, other_frame: &[u8]) -> bool {
-        self.port == other.port
-            && self.datagram.transport == other.datagram.transport
-            && self.datagram.version == other.datagram.version
-            && self.datagram.flow_octets(self.frame(arena)) == other.datagram.flow_octets(other_frame)
+        self.port == other.port && self.datagram.is_of_flow(self.frame(arena), &other.datagram, other_frame)
     }
 
     /// Whether a checksum the kernel writes over this segment hides no error.
@@ -75,7 +77,7 @@ impl Segment {
     fn is_good(&mut self, frame: &[u8]) -> bool {
         let good = match self.integrity {
             Integrity::Vouched => self.datagram.has_intact_ip(frame),
-            Integrity::Unverified => self.datagram.is_intact(frame),
+            Integrity::Unverified => self.datagram.is_intact(frame, self.pseudo),
         };
         if good {
             self.integrity = Integrity::Vouched;
@@ -183,15 +185,15 @@ impl Run {
     #[inline]
     fn is_continued(&self, frame: &[u8], other: &Segment, other_frame: &[u8]) -> bool {
         let datagram = &self.first.datagram;
-        let (l2, packet) = frame[..datagram.payload].split_at(datagram.l3);
-        let (other_l2, other_packet) = other_frame[..datagram.payload].split_at(datagram.l3);
+        let packet = &frame[datagram.l3..datagram.payload];
+        let other_packet = &other_frame[datagram.l3..datagram.payload];
         let ip_continues = match datagram.version {
             Version::V4 => self.continues_v4(packet, other_packet),
             // All but the length; the addresses are those of the flow.
             Version::V6 => packet[..4] == other_packet[..4] && packet[6..8] == other_packet[6..8],
         };
         let l4 = datagram.l4 - datagram.l3;
-        l2 == other_l2
+        is_same_ethernet(&frame[..datagram.l3], &other_frame[..datagram.l3])
             && ip_continues
             && match datagram.transport {
                 Transport::Tcp => {
@@ -237,7 +239,7 @@ impl Run {
         if self.first.integrity == Integrity::Unverified {
             return None;
         }
-        let seed = datagram.pseudo_header(frame).fold();
+        let seed = self.first.pseudo.fold();
         if datagram.checksum(frame) == seed {
             let end = self.first.start + datagram.end as u32;
             return Some((self.vnet(frame), 0, self.first.start..end));
@@ -302,13 +304,24 @@ fn tcp_gso_type(version: Version, flags: u8) -> u8 {
     if flags & tcp::CWR == 0 { gso_type } else { gso_type | vnet::GSO_ECN }
 }
 
+/// Compares MACs, ethertype and tags of headers of one length.
+#[inline]
+fn is_same_ethernet(header: &[u8], other: &[u8]) -> bool {
+    are_equal::<{ ethernet::HEADER_LEN }>(header, other)
+        && (header.len() == ethernet::HEADER_LEN || header == other)
+}
+
 /// Compares acknowledgement, data offset, flags but PSH, window, urgent pointer and options.
 #[inline]
 fn is_same_tcp(header: &[u8], other: &[u8]) -> bool {
-    header[8..13] == other[8..13]
+    let options = &header[tcp::HEADER_LEN..];
+    let other_options = &other[tcp::HEADER_LEN..];
+    are_equal::<5>(&header[8..], &other[8..])
         && (header[tcp::FLAGS] ^ other[tcp::FLAGS]) & !tcp::PSH == 0
-        && header[14..16] == other[14..16]
-        && header[18..] == other[18..]
+        && are_equal::<2>(&header[14..], &other[14..])
+        && are_equal::<2>(&header[18..], &other[18..])
+        // Timestamps are what most connections carry: 12 octets.
+        && if options.len() == 12 { are_equal::<12>(options, other_options) } else { options == other_options }
 }
 
 #[inline]
