@@ -142,9 +142,9 @@ impl Packet {
         }
         let layer4 = self.layer4_octets();
         if self.v6 {
-            self.put_v6(&mut frame, layer4.len())
+            self.put_v6(&mut frame, layer4.len());
         } else {
-            self.put_v4(&mut frame, layer4.len())
+            self.put_v4(&mut frame, layer4.len());
         }
         frame.extend(layer4);
         frame
