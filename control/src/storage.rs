@@ -88,6 +88,14 @@ pub struct Memory {
     lies: AtomicBool,
 }
 
+impl Clone for Memory {
+    /// A copy of the rows, as a copied disk.
+    fn clone(&self) -> Self {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { tables: Mutex::new(tables), ..Self::default() }
+    }
+}
+
 impl Memory {
     /// From now on every commit fails as on a full disk, or works again.
     pub fn fail(&self, full: bool) {

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_control::api::{Ipam, IpamConfig, NetworkCreate};
-use weft_control::cluster::{Attach, Cluster, ClusterError, OwnEndpoint, Ticket};
+use weft_control::cluster::{Attach, Cluster, ClusterError, OwnEndpoint};
 use weft_control::ipam::{Claim, Owner, VersionedMap};
 use weft_control::model::{EndpointId, NetworkId, NodeId, SandboxId};
 use weft_control::storage::{Memory, Row, Storage, StorageError, Table, Write};
@@ -84,8 +84,8 @@ struct World {
     history: BTreeMap<(NetworkId, IpNet), VersionedMap>,
     /// When an address was last given back.
     freed: BTreeMap<(NetworkId, IpAddr), Instant>,
-    /// Attachments that may take an address out of quarantine, since it was asked for.
-    exact: BTreeSet<(SocketAddr, Ticket)>,
+    /// When an address was last asked for by a user, who may take it out of quarantine.
+    asked: BTreeMap<(NetworkId, IpAddr), Instant>,
     seen: BTreeSet<EndpointId>,
     /// What happened, for who has to understand it.
     story: Vec<String>,
@@ -95,9 +95,9 @@ type Verdict = Result<(), String>;
 
 fn size(seed: u64) -> (usize, usize) {
     match seed % 40 {
-        0 => (25, 40),
-        1..=7 => (6 + (seed / 40 % 5) as usize, 50),
-        _ => (2 + (seed / 40 % 4) as usize, 60),
+        0 => (25, 60),
+        1..=7 => (6 + (seed / 40 % 5) as usize, 80),
+        _ => (2 + (seed / 40 % 4) as usize, 110),
     }
 }
 
@@ -117,7 +117,7 @@ impl World {
             gone: BTreeSet::new(),
             history: BTreeMap::new(),
             freed: BTreeMap::new(),
-            exact: BTreeSet::new(),
+            asked: BTreeMap::new(),
             seen: BTreeSet::new(),
             story: Vec::new(),
         };
@@ -195,7 +195,7 @@ impl World {
             92..95 => self.weather(),
             95..97 => self.disk_full(number),
             97..98 => self.leave(number),
-            _ => {}
+            _ => self.sleep(number),
         }
         Ok(())
     }
@@ -248,9 +248,8 @@ impl World {
             self.sandboxes,
             network.short()
         ));
-        if let (Some(Ok(ticket)), true) = (result, ip4.is_some()) {
-            self.exact.insert((addr(number), ticket));
-            self.collect();
+        if let Some(ip) = ip4 {
+            self.asked.insert((network, ip.into()), self.net.now());
         }
     }
 
@@ -308,7 +307,6 @@ impl World {
         }
         let durable = self.durable(number);
         self.net.crash(addr(number));
-        self.exact.retain(|(at, _)| *at != addr(number));
         let disk = self.disk();
         let seat = &mut self.seats[number];
         seat.disk.memory.fail_after_writing(false);
@@ -410,6 +408,13 @@ impl World {
         self.tell(format!("the disk of n{number} is {}", if full { "full" } else { "free again" }));
     }
 
+    /// A virtual machine that is not scheduled for a while.
+    fn sleep(&mut self, number: usize) {
+        let seconds = self.rng.random_range(1..15);
+        self.tell(format!("n{number} sleeps for {seconds} s"));
+        self.net.pause(addr(number), Duration::from_secs(seconds));
+    }
+
     /// A node says goodbye; another one takes its place.
     fn leave(&mut self, number: usize) {
         let Some(before) = self.durable(number) else { return };
@@ -426,21 +431,6 @@ impl World {
         self.net.crash(addr(number));
         self.seats[number].disk = self.disk();
         self.seats[number].full = false;
-    }
-
-    /// Looks at every outcome that came in, and frees what was drained with its network.
-    fn collect(&mut self) {
-        for number in self.running() {
-            let at = addr(number);
-            let exact = &mut self.exact;
-            self.net.with(at, |node, _| {
-                node.drained.clear();
-                node.outcomes.retain(|ticket, result| {
-                    let asked = exact.remove(&(at, *ticket));
-                    asked && result.is_ok()
-                });
-            });
-        }
     }
 
     /// Nothing that must never happen has happened.
@@ -475,20 +465,16 @@ impl World {
     }
 
     fn quarantine_was_kept(&mut self) -> Verdict {
-        let exact: BTreeSet<EndpointId> = (self.net.nodes())
-            .flat_map(|(_, node)| node.outcomes.values().filter_map(|r| r.as_ref().ok()).map(|l| l.endpoint))
-            .collect();
-        let asked = &self.exact;
-        let waiting_for_exact = !asked.is_empty();
         for (_, endpoint) in self.endpoints() {
-            let id = endpoint.lease.endpoint;
-            if !self.seen.insert(id) || exact.contains(&id) || waiting_for_exact {
+            if !self.seen.insert(endpoint.lease.endpoint) {
                 continue;
             }
             for address in &endpoint.lease.addresses {
-                let freed = self.freed.get(&(endpoint.lease.network, address.addr()));
-                let rested = freed.map(|&at| self.net.now() - at);
-                if rested.is_some_and(|rested| rested < timing().quarantine) {
+                let place = (endpoint.lease.network, address.addr());
+                let Some(&freed) = self.freed.get(&place) else { continue };
+                let asked = self.asked.get(&place).is_some_and(|&asked| asked >= freed);
+                let rested = self.net.now() - freed;
+                if !asked && rested < timing().quarantine {
                     return Err(format!("{address} was handed out again after {rested:?}"));
                 }
             }
@@ -667,7 +653,6 @@ impl World {
             let pause = self.rng.random_range(0..10u64);
             self.net.run_for(Duration::from_millis(if pause == 0 { 6_000 } else { pause * 80 }));
             self.check()?;
-            self.collect();
         }
         self.quiesce()
     }

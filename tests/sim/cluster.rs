@@ -194,3 +194,460 @@ fn endpoints_on_three_nodes_get_different_addresses_and_find_each_other() {
     let expected = [(leases[1].mac.to_string(), addr(1).ip()), (leases[2].mac.to_string(), addr(2).ip())];
     assert_eq!(bench.forwards(0, net), expected.into());
 }
+
+#[test]
+fn an_attachment_is_forwarded_to_by_others_within_milliseconds() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "n1", &[]);
+    bench.known_to_all(net);
+    bench.attach(1, net);
+    bench.net.run_for(Duration::from_secs(1));
+    bench.attach(0, net);
+    let took = bench.until("the other node forwards to it", |sim| {
+        let spec = sim.node(addr(1)).and_then(|node| node.cluster.segment(net));
+        spec.is_some_and(|spec| spec.remote.len() == 1)
+    });
+    assert!(took <= Duration::from_millis(10), "{took:?} of virtual time, with 0.2 ms each way");
+}
+
+#[test]
+fn networks_of_one_name_made_on_both_sides_of_a_partition_are_told_apart_the_same_way_everywhere() {
+    let mut bench = Bench::new(4);
+    bench.net.partition(&[addr(0), addr(1)], &[addr(2), addr(3)]);
+    let older = bench.create(0, "web", &[]);
+    bench.net.run_for(Duration::from_millis(50));
+    let younger = bench.create(2, "web", &[]);
+    let ours = bench.attach(1, older);
+    let theirs = bench.attach(3, younger);
+    bench.net.heal();
+    bench.known_to_all(older);
+    bench.known_to_all(younger);
+    let marked = format!("web~{}", &younger.to_string()[..4]);
+    for at in 0..4 {
+        let names = bench.node(at).cluster.names();
+        assert_eq!((&names[&older], &names[&younger]), (&"web".to_owned(), &marked));
+        assert_eq!(bench.node(at).cluster.resolve("web").expect("found"), older);
+        assert_eq!(bench.node(at).cluster.resolve(&marked).expect("found"), younger);
+    }
+    assert_eq!(
+        ours.addresses, theirs.addresses,
+        "both were first in the same subnet, and that is no conflict"
+    );
+    assert!(bench.node(3).cluster.status().warnings.iter().any(|w| w.contains(&marked)));
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let again = bench.create_as(1, NetworkCreate { name: "web".to_owned(), ..Default::default() });
+    assert_eq!(again.expect_err("taken").to_string(), "network with name web already exists");
+}
+
+#[test]
+fn a_network_with_endpoints_anywhere_is_not_removed_and_without_them_it_is_gone_for_good() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let lease = bench.attach(2, net);
+    bench.until("the creator sees the endpoint", |sim| {
+        let shown = sim.node(addr(0)).and_then(|node| node.cluster.network(sim.now(), net));
+        shown.is_some_and(|network| network.containers.len() == 1)
+    });
+    let remove =
+        |bench: &mut Bench, at| bench.net.with(addr(at), |n, now| n.cluster.remove_network(now, net));
+    let refused = remove(&mut bench, 0).expect("runs").expect_err("refused").to_string();
+    let id = lease.endpoint.short();
+    let expected =
+        format!("error while removing network: network web has active endpoints (name:\"c1\" id:\"{id}\")");
+    assert_eq!(refused, expected);
+    bench.detach(2, lease.endpoint);
+    bench.net.run_for(Duration::from_millis(100));
+    remove(&mut bench, 1).expect("runs").expect("removed");
+    let text = net.long();
+    bench.until("nobody knows it", |sim| sim.nodes().all(|(_, n)| n.cluster.resolve(&text).is_err()));
+    bench.restart(0);
+    bench.net.run_for(Duration::from_secs(20));
+    assert!(bench.node(0).cluster.resolve(&text).is_err(), "its creator's disk does not bring it back");
+    let refused = bench.net.with(addr(1), |n, now| n.cluster.remove_network(now, net)).expect("runs");
+    assert_eq!(refused.expect_err("gone").to_string(), format!("network {text} not found"));
+}
+
+#[test]
+fn removal_wins_over_endpoints_that_were_not_in_view_and_they_are_drained() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    bench.until("the other node has a reserve", |sim| {
+        sim.node(addr(1)).is_some_and(|node| !node.cluster.ranges(net)[0].1.is_empty())
+    });
+    bench.net.partition(&[addr(0)], &[addr(1)]);
+    let lease = bench.attach(1, net);
+    let removed = bench.net.with(addr(0), |n, now| n.cluster.remove_network(now, net)).expect("runs");
+    removed.expect("no endpoint in view");
+    bench.net.heal();
+    bench.until("the endpoint is drained", |sim| {
+        sim.node(addr(1)).is_some_and(|node| node.drained == [lease.endpoint])
+    });
+    assert_eq!(bench.node(1).cluster.own_endpoints().count(), 0);
+    let refused = bench.net.with(addr(1), |n, now| n.cluster.announce(now, lease.endpoint)).expect("runs");
+    assert!(refused.is_err());
+}
+
+#[test]
+fn a_mac_address_is_where_it_was_attached_last() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let mac = "02:00:00:00:00:07".parse().expect("a MAC address");
+    bench.attach(2, net);
+    let first = Attach { mac: Some(mac), ..bench.wish(net) };
+    bench.try_attach(0, first).expect("attached");
+    bench.net.run_for(Duration::from_millis(100));
+    assert_eq!(bench.forwards(2, net)[&mac.to_string()], addr(0).ip());
+    let moved = Attach { mac: Some(mac), ..bench.wish(net) };
+    bench.try_attach(1, moved).expect("attached");
+    bench.net.run_for(Duration::from_millis(100));
+    assert_eq!(bench.forwards(2, net)[&mac.to_string()], addr(1).ip());
+    assert_eq!(bench.forwards(0, net)[&mac.to_string()], addr(1).ip(), "where it was follows too");
+    let twice = Attach { mac: Some(mac), ..bench.wish(net) };
+    let refused = bench.try_attach(1, twice).expect_err("taken here").to_string();
+    assert!(refused.starts_with("MAC address 02:00:00:00:00:07 is in use in network web"), "{refused}");
+}
+
+#[test]
+fn a_certain_address_is_had_from_whoever_owns_it_or_not_at_all() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &["10.9.0.0/24"]);
+    bench.known_to_all(net);
+    let exact = |bench: &mut Bench, at, ip: &str| {
+        let wish = Attach { ip4: Some(ip.parse().expect("an address")), ..bench.wish(net) };
+        bench.try_attach(at, wish)
+    };
+    let lease = exact(&mut bench, 1, "10.9.0.77").expect("attached");
+    assert_eq!(lease.addresses[0].to_string(), "10.9.0.77/24");
+    for at in 0..3 {
+        let taken = exact(&mut bench, at, "10.9.0.77").expect_err("taken").to_string();
+        assert_eq!(taken, "Address already in use", "asked for on node {at}");
+    }
+    let gateway = exact(&mut bench, 2, "10.9.0.1").expect_err("reserved").to_string();
+    assert_eq!(gateway, "Address already in use");
+    let outside = exact(&mut bench, 2, "10.8.0.9").expect_err("outside").to_string();
+    assert_eq!(outside, "invalid endpoint settings:\nno configured subnet contains IP address 10.8.0.9");
+    bench.net.partition(&[addr(0)], &[addr(1), addr(2)]);
+    let asked = bench.net.elapsed();
+    let away = exact(&mut bench, 2, "10.9.0.200").expect_err("its owner does not answer");
+    assert!(matches!(away, ClusterError::Unreachable { .. }), "{away}");
+    assert!(away.to_string().contains("no answer from n0"), "{away}");
+    assert!(bench.net.elapsed() - asked <= Duration::from_millis(5_100));
+    bench.net.heal();
+    bench.net.run_for(Duration::from_secs(40));
+    exact(&mut bench, 2, "10.9.0.200").expect("its owner answers again");
+}
+
+#[test]
+fn an_address_that_moved_on_is_asked_for_where_it_went() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &["10.9.0.0/26"]);
+    bench.known_to_all(net);
+    let exact = |bench: &mut Bench, at| {
+        let wish = Attach { ip4: Some("10.9.0.50".parse().expect("an address")), ..bench.wish(net) };
+        bench.try_attach(at, wish).expect("attached")
+    };
+    for at in [1, 2, 1, 0, 2] {
+        let lease = exact(&mut bench, at);
+        bench.detach(at, lease.endpoint);
+    }
+}
+
+#[test]
+fn a_node_cut_off_before_it_had_a_range_says_so_and_does_not_guess() {
+    let mut bench = Bench::new(2);
+    // Too small for a reserve at every node.
+    let net = bench.create(0, "web", &["10.9.0.0/27"]);
+    bench.known_to_all(net);
+    bench.net.partition(&[addr(0)], &[addr(1)]);
+    let wish = bench.wish(net);
+    let away = bench.try_attach(1, wish).expect_err("nothing to give");
+    assert!(matches!(away, ClusterError::Unreachable { .. }), "{away}");
+    assert_eq!(away.class().status(), 503);
+}
+
+#[test]
+fn a_node_with_a_reserve_attaches_when_it_is_cut_off() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    bench.until("everyone has a reserve", |sim| {
+        sim.nodes().all(|(_, node)| !node.cluster.ranges(net)[0].1.is_empty())
+    });
+    bench.net.crash(addr(0));
+    bench.net.partition(&[addr(1)], &[addr(2)]);
+    let leases: Vec<_> = (0..10).flat_map(|_| [bench.attach(1, net), bench.attach(2, net)]).collect();
+    let addresses: std::collections::BTreeSet<_> = leases.iter().map(|lease| lease.addresses[0]).collect();
+    assert_eq!(addresses.len(), 20);
+}
+
+#[test]
+fn a_full_subnet_says_so_on_every_node_and_a_freed_address_comes_back_after_its_rest() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &["10.9.0.0/29"]);
+    bench.known_to_all(net);
+    let mut leases: Vec<(usize, Lease)> = Vec::new();
+    for at in [0, 1, 0, 1, 0] {
+        leases.push((at, bench.attach(at, net)));
+    }
+    bench.net.run_for(Duration::from_millis(200));
+    for at in 0..2 {
+        let wish = bench.wish(net);
+        let full = bench.try_attach(at, wish).expect_err("full").to_string();
+        assert_eq!(full, "no available addresses on this pool", "on node {at}");
+    }
+    let (at, freed) = leases.swap_remove(0);
+    bench.detach(at, freed.endpoint);
+    let wish = bench.wish(net);
+    assert!(bench.try_attach(at, wish).is_err(), "it rests");
+    bench.restart(at);
+    bench.net.run_for(timing().quarantine - Duration::from_secs(2));
+    let wish = bench.wish(net);
+    assert!(bench.try_attach(at, wish).is_err(), "it rests across a restart");
+    bench.net.run_for(Duration::from_secs(4));
+    assert_eq!(bench.attach(at, net).addresses, freed.addresses);
+}
+
+#[test]
+fn the_address_of_a_freed_endpoint_can_be_asked_for_again_at_once() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    for at in [0, 0, 1, 1] {
+        let wish = Attach { ip4: Some("10.1.0.9".parse().expect("an address")), ..bench.wish(net) };
+        let lease = bench.try_attach(at, wish).expect("a user who names an address means it");
+        bench.detach(at, lease.endpoint);
+    }
+}
+
+#[test]
+fn endpoints_of_a_dead_node_are_suspended_come_back_with_it_and_are_forgotten_without_it() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let lease = bench.attach(1, net);
+    bench.attach(0, net);
+    let mac = lease.mac.to_string();
+    let state = |sim: &Network<Node>| -> Option<String> {
+        let fdb = sim.node(addr(0))?.cluster.fdb(sim.now(), net);
+        fdb.into_iter().find(|entry| entry.mac == mac).map(|entry| entry.state)
+    };
+    bench.until("it is forwarded to", |sim| state(sim).as_deref() == Some("remote"));
+    bench.net.crash(addr(1));
+    bench.until("its node's death is noticed", |sim| state(sim).as_deref() == Some("suspended"));
+    assert_eq!(bench.forwards(0, net).len(), 1, "the packet path may still work");
+    bench.restart(1);
+    bench.until("it is back", |sim| state(sim).as_deref() == Some("remote"));
+    assert_eq!(bench.node(1).cluster.own_endpoints().map(|own| own.lease).collect::<Vec<_>>(), [lease]);
+    bench.net.crash(addr(1));
+    bench.until("it is forgotten", |sim| state(sim).is_none());
+    bench.net.run_for(Duration::from_secs(2));
+    assert_eq!(bench.forwards(0, net).len(), 0);
+}
+
+#[test]
+fn a_network_outlives_its_creator_and_a_newcomer_learns_of_it() {
+    let mut bench = Bench::new(4);
+    bench.net.crash(addr(3));
+    let net = bench.create(0, "web", &["10.9.0.0/16"]);
+    bench.until("the others know it", |sim| {
+        sim.nodes().all(|(_, node)| node.cluster.resolve("web").is_ok_and(|found| found == net))
+    });
+    bench.until("everyone has a reserve", |sim| {
+        sim.nodes().all(|(_, node)| !node.cluster.ranges(net)[0].1.is_empty())
+    });
+    bench.net.crash(addr(0));
+    bench.net.run_for(Duration::from_secs(90));
+    let disk = Arc::new(Memory::default());
+    let mut newcomer = node(9, disk, 5, bench.net.now(), 3_000_000);
+    newcomer.cluster.join(bench.net.now(), &[addr(1)]);
+    bench.net.start(addr(9), newcomer);
+    bench.until("the newcomer knows it", |sim| {
+        sim.node(addr(9)).is_some_and(|node| node.cluster.resolve("web").is_ok_and(|found| found == net))
+    });
+    let lease = bench.attach(9, net);
+    assert!(lease.addresses[0].to_string().starts_with("10.9."), "{lease:?}");
+}
+
+#[test]
+fn a_node_that_leaves_hands_on_its_ranges_and_its_endpoints_go_at_once() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &["10.9.0.0/26"]);
+    bench.known_to_all(net);
+    let lease = bench.attach(0, net);
+    bench.attach(1, net);
+    bench.net.run_for(Duration::from_millis(100));
+    let left = bench.net.with(addr(0), |node, now| node.cluster.leave(now)).expect("runs");
+    left.expect("leaves");
+    bench.until("it has left", |sim| sim.node(addr(0)).is_some_and(|node| node.left));
+    bench.net.crash(addr(0));
+    bench.net.run_for(Duration::from_secs(1));
+    assert_eq!(bench.forwards(1, net).len(), 0);
+    let owned: u128 = [1, 2]
+        .iter()
+        .flat_map(|&at| bench.node(at).cluster.ranges(net))
+        .flat_map(|(_, claims)| claims)
+        .map(|claim| claim.range.count())
+        .sum();
+    assert_eq!(owned, 64, "every address has an owner that is there");
+    let wish = Attach { ip4: Some("10.9.0.40".parse().expect("an address")), ..bench.wish(net) };
+    bench.try_attach(2, wish).expect("an heir has it");
+    // The heirs keep what the leaver's last endpoint had in quarantine.
+    let freed = lease.addresses[0].addr();
+    for _ in 0..50 {
+        let wish = bench.wish(net);
+        let given = bench.try_attach(2, wish).expect("room").addresses[0].addr();
+        assert_ne!(given, freed);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_promises_until_there_is_room() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let lease = bench.attach(0, net);
+    bench.disks[0].fail(true);
+    let wish = bench.wish(net);
+    let refused = bench.try_attach(0, wish).expect_err("nothing can be promised");
+    assert_eq!(refused.to_string(), "state at endpoint-attach: no space left on device");
+    let refused = bench.net.with(addr(0), |n, now| n.cluster.detach(now, lease.endpoint)).expect("runs");
+    assert!(refused.is_err());
+    assert_eq!(bench.node(0).cluster.own_endpoints().count(), 1, "what was not given back is still there");
+    assert!(bench.create_as(0, NetworkCreate { name: "other".to_owned(), ..Default::default() }).is_err());
+    assert!(bench.node(0).cluster.status().warnings.iter().any(|w| w.contains("no space left")));
+    bench.disks[0].fail(false);
+    bench.attach(0, net);
+    assert_eq!(bench.node(0).cluster.status().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn both_families_are_leased_and_automatic_addresses_stay_in_the_ip_range() {
+    let mut bench = Bench::new(2);
+    let config = IpamConfig {
+        subnet: "10.9.0.0/16".to_owned(),
+        ip_range: "10.9.5.0/24".to_owned(),
+        gateway: "10.9.5.254".to_owned(),
+        ..Default::default()
+    };
+    let request = NetworkCreate {
+        name: "web".to_owned(),
+        enable_ipv6: true,
+        ipam: Ipam { config: vec![config], ..Default::default() },
+        ..Default::default()
+    };
+    let net = bench.create_as(0, request).expect("created");
+    bench.known_to_all(net);
+    for at in [0, 1, 1] {
+        let lease = bench.attach(at, net);
+        let [v4, v6] = lease.addresses[..] else { panic!("two addresses: {lease:?}") };
+        assert!(v4.to_string().starts_with("10.9.5.") && v4.prefix_len() == 16, "{v4}");
+        assert!(v6.addr().is_ipv6() && v6.prefix_len() == 64, "{v6}");
+        assert_eq!(lease.mtu, 1450);
+    }
+    let shown = bench.node(0).cluster.network(bench.net.now(), net).expect("known");
+    assert!(shown.enable_ipv4 && shown.enable_ipv6);
+    assert_eq!(shown.ipam.config[0].ip_range, "10.9.5.0/24");
+}
+
+#[test]
+fn a_pinned_vni_is_used_by_everyone_and_given_once() {
+    let mut bench = Bench::new(2);
+    let options = [("weft.vni", "42"), ("weft.static_vteps", "192.0.2.9")];
+    let options: BTreeMap<String, String> = options.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let request =
+        |name: &str| NetworkCreate { name: name.to_owned(), options: options.clone(), ..Default::default() };
+    let net = bench.create_as(0, request("web")).expect("created");
+    bench.known_to_all(net);
+    bench.attach(0, net);
+    bench.attach(1, net);
+    for at in 0..2 {
+        let spec = bench.node(at).cluster.segment(net).expect("a segment");
+        assert_eq!((u32::from(spec.vni), spec.static_vteps.len()), (42, 1));
+    }
+    let refused = bench.create_as(1, request("other")).expect_err("taken").to_string();
+    assert_eq!(refused, "could not assign vxlan id 42 to network other: network web has it");
+}
+
+#[test]
+fn a_renumbered_host_is_forwarded_to_at_its_new_address() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let lease = bench.attach(1, net);
+    bench.attach(0, net);
+    bench.net.run_for(Duration::from_secs(1));
+    bench.net.readdress(addr(1), addr(101));
+    bench.net.with(addr(101), |node, now| node.cluster.set_advertise(now, addr(101)));
+    let mac = lease.mac;
+    bench.until("it is forwarded to at its new address", |sim| {
+        let spec = sim.node(addr(0)).and_then(|node| node.cluster.segment(net));
+        let entry = spec.and_then(|spec| spec.remote.iter().find(|endpoint| endpoint.mac == mac));
+        entry.is_some_and(|endpoint| endpoint.vtep.address.ip() == addr(101).ip())
+    });
+}
+
+#[test]
+fn a_request_that_comes_twice_costs_one_block() {
+    let mut bench = Bench::new(2);
+    bench.net.conditions.duplicates = 1.0;
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    bench.attach(1, net);
+    bench.net.run_for(Duration::from_secs(5));
+    let shown = bench.node(1).cluster.network(bench.net.now(), net).expect("known");
+    assert_eq!((shown.ranges[0].owned, shown.ranges[0].used), (256, 1));
+}
+
+#[test]
+fn a_sandbox_is_in_a_network_once() {
+    let mut bench = Bench::new(1);
+    let net = bench.create(0, "web", &[]);
+    let wish = bench.wish(net);
+    bench.try_attach(0, wish.clone()).expect("attached");
+    let twice = bench.try_attach(0, wish).expect_err("attached already").to_string();
+    assert_eq!(twice, "endpoint with name c1 already exists in network web");
+}
+
+#[test]
+fn networks_are_found_by_id_by_name_and_by_the_beginning_of_an_id() {
+    let mut bench = Bench::new(1);
+    let (a, b) = (bench.create(0, "a", &[]), bench.create(0, "b", &[]));
+    let cluster = &bench.node(0).cluster;
+    assert_eq!(cluster.resolve("a").expect("found"), a);
+    assert_eq!(cluster.resolve(&b.long()).expect("found"), b);
+    assert_eq!(cluster.resolve(&b.short()).expect("found"), b);
+    assert_eq!(cluster.resolve("nope").expect_err("none").to_string(), "network nope not found");
+    assert_eq!(cluster.resolve("").expect_err("none").to_string(), "network  not found");
+}
+
+#[test]
+fn a_disk_set_back_to_before_a_grant_is_noticed_and_nothing_more_is_handed_out_there() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &["10.9.0.0/27"]);
+    bench.known_to_all(net);
+    // Time enough to write down where the others are.
+    bench.net.run_for(Duration::from_secs(2));
+    let before = Arc::new((*bench.disks[0]).clone());
+    bench.attach(1, net);
+    bench.disks[0] = before;
+    bench.restart(0);
+    bench.net.run_for(Duration::from_secs(10));
+    let given: Vec<_> = (0..40)
+        .filter_map(|_| {
+            let wish = bench.wish(net);
+            bench.try_attach(0, wish).ok()
+        })
+        .map(|lease| lease.addresses[0])
+        .collect();
+    let theirs: Vec<_> = bench.node(1).cluster.own_endpoints().map(|own| own.lease.addresses[0]).collect();
+    assert!(!theirs.iter().any(|address| given.contains(address)), "{theirs:?} again in {given:?}");
+}

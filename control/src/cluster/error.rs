@@ -137,6 +137,13 @@ pub enum ClusterError {
     /// The node has said goodbye.
     #[error("this node has left the cluster")]
     Left,
+    /// Another process runs as this node, or this one runs on state older than the cluster remembers. What it
+    /// would promise may be promised already.
+    #[error(
+        "another node runs with this node's identity, or this node's state is older than the cluster remembers: \
+         nothing new is promised; start it with an empty state directory to make it a new node"
+    )]
+    Clash,
     /// The stored state is not what this version writes.
     #[error("stored {what} cannot be read: the state file is damaged or of another version")]
     Corrupt {
@@ -165,7 +172,7 @@ impl ClusterError {
             | Self::MacTaken { .. }
             | Self::AddressTaken => Class::Refused,
             Self::Unreachable { .. } | Self::Exhausted | Self::Contested { .. } => Class::Unavailable,
-            Self::Storage(_) | Self::Left | Self::Corrupt { .. } => Class::Failed,
+            Self::Storage(_) | Self::Left | Self::Clash | Self::Corrupt { .. } => Class::Failed,
         }
     }
 }

@@ -187,9 +187,12 @@ impl Cluster {
         names
     }
 
-    /// Whether this node takes part at all.
+    /// Whether this node may promise anything.
     pub(super) fn check_here(&self) -> Result<(), ClusterError> {
-        if self.left || self.leaving.is_some() { Err(ClusterError::Left) } else { Ok(()) }
+        if self.left || self.leaving.is_some() {
+            return Err(ClusterError::Left);
+        }
+        if self.clashes.contains(&self.me) { Err(ClusterError::Clash) } else { Ok(()) }
     }
 
     fn check_vni(

@@ -224,7 +224,7 @@ impl Cluster {
 
     /// Asks for what will be needed: a first block where there is plenty, the next one at three quarters.
     pub(super) fn fetch_reserves(&mut self, now: Instant) {
-        if self.leaving.is_some() {
+        if self.check_here().is_err() {
             return;
         }
         let nodes = self.alive().count();
@@ -278,8 +278,8 @@ impl Cluster {
     }
 
     fn decide(&mut self, from: NodeId, network: NetworkId, index: usize, want: Want) -> Answer {
-        if self.leaving.is_some() || from == self.me {
-            return Answer::Empty;
+        if self.check_here().is_err() || from == self.me {
+            return Answer::Unknown;
         }
         let state = self.networks.get_mut(&network).and_then(|network| network.pools.get_mut(index));
         let Some(state) = state else { return Answer::Unknown };

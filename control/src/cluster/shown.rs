@@ -268,7 +268,27 @@ impl Cluster {
                 ));
             }
         }
+        warnings.extend(self.strays());
         warnings
+    }
+
+    /// Endpoints of this node on addresses that others own: this node ran on an old copy of its state.
+    fn strays(&self) -> impl Iterator<Item = String> + '_ {
+        self.endpoints.values().flat_map(move |own| {
+            let network = self.networks.get(&own.network);
+            let foreign = move |ip: &&IpAddr| {
+                let place =
+                    network.and_then(|n| n.pool_of(**ip).map(|(pool, number)| (&n.pools[pool].pool, number)));
+                place.is_some_and(|(pool, number)| !pool.owns(number))
+            };
+            let name = &own.endpoint.name;
+            let text = move |ip: &IpAddr| {
+                format!(
+                    "address {ip} of {name} is another node's: this node ran on old state; attach it anew"
+                )
+            };
+            own.endpoint.ips.iter().filter(foreign).map(text)
+        })
     }
 }
 

@@ -196,6 +196,12 @@ impl Pool {
         self.durable().into_iter().filter(|claim| claim.owner != self.me).collect()
     }
 
+    /// Whether `address` is this node's, in use or not.
+    #[must_use]
+    pub fn owns(&self, address: u128) -> bool {
+        self.own_within(Range::single(address)).next().is_some()
+    }
+
     /// Whether some range is claimed by two nodes.
     #[must_use]
     pub fn is_contested(&self) -> bool {
@@ -579,7 +585,7 @@ mod tests {
                     }
                 }
                 for address in base..base + 32 {
-                    let ours = pools.iter().filter(|p| p.own_within(Range::single(address)).next().is_some());
+                    let ours = pools.iter().filter(|pool| pool.owns(address));
                     prop_assert!(ours.count() <= 1, "{} owned twice", address);
                 }
             }
