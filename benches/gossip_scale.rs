@@ -1,0 +1,139 @@
+//! Gossip of a large cluster in one thread, in virtual time: how fast news spread and what rest costs.
+//!
+//! `gossip-scale [NODES [RECORDS [LOSS]]]`; prints one line per figure. The default, 1,000 nodes with 3 records
+//! each, takes about 2 GB of memory, as every node holds everything.
+
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    reason = "a program that prints; the network has more than it needs"
+)]
+
+#[path = "../tests/sim/network.rs"]
+mod network;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use network::{Network, SimNode, addr};
+use weft_control::gossip::{ClusterKey, Gossip, GossipConfig, GossipEvent, MemberState, RecordKey, Transmit};
+use weft_control::identity::Identity;
+use weft_control::model::NodeId;
+
+struct Node {
+    gossip: Gossip,
+    deaths: usize,
+}
+
+impl SimNode for Node {
+    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        self.gossip.handle_datagram(now, from, datagram);
+    }
+
+    fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) {
+        self.gossip.handle_stream(now, from, message);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.gossip.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.gossip.poll_timeout()
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.gossip.poll_transmit()
+    }
+
+    fn observe(&mut self, _: Instant) {
+        while let Some(event) = self.gossip.poll_event() {
+            self.deaths += usize::from(matches!(event, GossipEvent::MemberDown(_)));
+        }
+    }
+}
+
+fn identity(number: usize) -> Identity {
+    let mut secret = [7; 32];
+    secret[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    Identity::from_secret(&secret)
+}
+
+fn key(text: &str) -> RecordKey {
+    RecordKey::new(text.as_bytes()).expect("a key")
+}
+
+fn node(number: usize, records: usize, now: Instant) -> Node {
+    let config = GossipConfig {
+        name: format!("n{number}").parse().expect("a name"),
+        advertise: addr(number),
+        data_port: 4789,
+        key: ClusterKey::from_bytes(std::array::from_fn(|i| i as u8)).expect("a key"),
+        boot_epoch: 1,
+    };
+    let mut gossip = Gossip::new(config, identity(number), number as u64, now);
+    for record in 0..records {
+        gossip.set_record(now, key(&format!("e{record}")), vec![record as u8; 100]).expect("room");
+    }
+    gossip.join(now, &[addr(0), addr(1), addr(2)]);
+    Node { gossip, deaths: 0 }
+}
+
+fn argument(place: usize, default: f64) -> f64 {
+    std::env::args().nth(place).and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn bytes(network: &Network<Node>) -> u64 {
+    network.nodes().map(|(at, _)| network.traffic(at).bytes).sum()
+}
+
+fn holds(network: &Network<Node>, origin: NodeId, key: &RecordKey) -> usize {
+    network.nodes().filter(|(_, node)| node.gossip.record(origin, key).is_some()).count()
+}
+
+fn main() {
+    let (count, records, loss) = (argument(1, 1000.0) as usize, argument(2, 3.0) as usize, argument(3, 0.0));
+    let mut network = Network::new(1);
+    for number in 0..count {
+        let fresh = node(number, records, network.now());
+        network.start(addr(number), fresh);
+        // A hundred hosts a second.
+        network.run_for(Duration::from_millis(10));
+    }
+    let everything = |network: &Network<Node>| {
+        network.nodes().all(|(_, node)| {
+            let members = node.gossip.members().filter(|member| member.state == MemberState::Alive).count();
+            members == count && node.gossip.origins().all(|origin| node.gossip.is_complete(origin))
+        })
+    };
+    let joined = network.run_until(Duration::from_secs(120), everything);
+    println!("{count} nodes x {records} records; after the last one started, all knew all in {joined:?}");
+
+    network.run_for(Duration::from_secs(40));
+    network.conditions.loss = loss;
+    let before = bytes(&network);
+    network.run_for(Duration::from_secs(30));
+    println!("at rest: {} octets/s per node", (bytes(&network) - before) / 30 / count as u64);
+
+    let (before, origin, change) = (bytes(&network), identity(count / 2).node_id(), key("change"));
+    network.with(addr(count / 2), |node, now| node.gossip.set_record(now, change.clone(), vec![1; 100]));
+    for share in [50, 99, 100] {
+        let start = network.now();
+        let took = network.run_until(Duration::from_secs(20), |network| {
+            holds(network, origin, &change) * 100 >= count * share
+        });
+        println!("change at {share} % after another {took:?} ({:?})", network.now() - start);
+    }
+    println!("the change cost {} octets per node (rest included)", (bytes(&network) - before) / count as u64);
+
+    let deaths: usize = network.nodes().map(|(_, node)| node.deaths).sum();
+    println!("false deaths: {deaths}");
+    network.crash(addr(count - 1));
+    let dead = identity(count - 1).node_id();
+    let known = network.run_until(Duration::from_secs(60), |network| {
+        let down =
+            |node: &Node| node.gossip.member(dead).is_some_and(|member| member.state == MemberState::Down);
+        network.nodes().all(|(_, node)| down(node))
+    });
+    println!("a death was known to all after {known:?}");
+}
