@@ -1,13 +1,15 @@
 //! Gossip between many nodes: joining, spreading, failing, healing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use weft_control::gossip::{ClusterKey, Gossip, GossipConfig, GossipEvent, MemberState, RecordKey, Transmit};
+use weft_control::gossip::{
+    ClusterKey, Gossip, GossipConfig, GossipEvent, MemberState, RecordKey, Transmit, Via,
+};
 use weft_control::identity::Identity;
 use weft_control::model::NodeId;
 
@@ -510,4 +512,31 @@ fn same_seed_is_the_same_run() {
         (0..10).map(|number| network.traffic(addr(number))).collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn nothing_that_travels_can_be_read_and_no_datagram_is_too_long() {
+    let mut network = Network::new(20);
+    network.capture = Some(Vec::new());
+    for number in 0..3 {
+        let mut node = node(number, 1, 20, network.now());
+        for n in 0..50 {
+            let body = format!("canary canary {n}").into_bytes().repeat(20);
+            node.gossip.set_record(network.now(), key(&format!("canary{n}")), body).expect("room");
+        }
+        node.gossip.join(network.now(), &[addr(0)]);
+        network.start(addr(number), node);
+    }
+    network.run_until(Duration::from_secs(10), |network| agree(network, 3)).expect("agreed");
+    let sent = network.capture.take().expect("captured");
+    assert!(
+        sent.iter().any(|(_, transmit)| transmit.via == Via::Stream),
+        "tables of 50 records travel by stream"
+    );
+    for (_, transmit) in &sent {
+        assert!(transmit.bytes.len() <= transmit.via.limit());
+        assert!(!transmit.bytes.windows(6).any(|octets| octets == b"canary"));
+    }
+    let nonces: BTreeSet<_> = sent.iter().map(|(_, transmit)| &transmit.bytes[2..42]).collect();
+    assert_eq!(nonces.len(), sent.len(), "a nonce came again under its key");
 }

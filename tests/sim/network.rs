@@ -94,15 +94,15 @@ pub(crate) fn addr(number: usize) -> SocketAddr {
 impl<N: SimNode> Network<N> {
     #[expect(clippy::disallowed_methods, reason = "there is no other way to make an Instant")]
     pub(crate) fn new(seed: u64) -> Self {
-        let start = Instant::now();
+        let now = Instant::now();
         Self {
             slots: BTreeMap::new(),
             flights: BTreeMap::new(),
             wakes: BTreeSet::new(),
             sequence: 0,
             rng: StdRng::seed_from_u64(seed ^ 0x5eed),
-            start,
-            now: start,
+            start: now,
+            now,
             conditions: Conditions::default(),
             cut: BTreeSet::new(),
             traffic: BTreeMap::new(),
@@ -185,11 +185,6 @@ impl<N: SimNode> Network<N> {
     /// Octets and messages sent from `at` so far.
     pub(crate) fn traffic(&self, at: SocketAddr) -> Traffic {
         self.traffic.get(&at).copied().unwrap_or_default()
-    }
-
-    /// Puts a message on the wire that no node sent.
-    pub(crate) fn inject(&mut self, from: SocketAddr, transmit: Transmit) {
-        self.carry(from, transmit);
     }
 
     pub(crate) fn run_for(&mut self, span: Duration) {

@@ -51,6 +51,12 @@ impl Boots {
         false
     }
 
+    /// Frees what is kept of `id`.
+    pub(crate) fn forget(&mut self, id: NodeId) {
+        self.senders.remove(&id);
+        self.told.remove(&id);
+    }
+
     /// Whether it is time to tell (again) that `id` clashes.
     pub(crate) fn may_tell(&mut self, now: Instant, id: NodeId) -> bool {
         let recent = self.told.get(&id).is_some_and(|at| now.saturating_duration_since(*at) < TELL_EVERY);

@@ -69,10 +69,10 @@ impl Gossip {
         self.left = true;
     }
 
-    /// Tells the members that this node is reached elsewhere from now on.
+    /// Tells the members that this node is reached elsewhere from now on; an address that no host has is ignored.
     pub fn set_advertise(&mut self, now: Instant, advertise: SocketAddr) {
         self.tick(now);
-        if self.config.advertise == advertise || self.left {
+        if self.config.advertise == advertise || self.left || !reachable(&advertise) {
             return;
         }
         self.config.advertise = advertise;
@@ -224,7 +224,7 @@ impl Gossip {
         if !recent {
             self.contacts.roster_sent = Some(self.now);
             let entries = self.membership.roster();
-            self.send(with, Message::Roster { reply: true, entries });
+            self.serve(with, Message::Roster { reply: true, entries });
         }
     }
 
@@ -254,7 +254,7 @@ impl Gossip {
         }
         if reply {
             let entries = self.membership.roster();
-            self.send(sender, Message::Roster { reply: false, entries });
+            self.serve(sender, Message::Roster { reply: false, entries });
         }
     }
 }

@@ -239,6 +239,11 @@ impl Membership {
         *known = version.max(*known);
     }
 
+    /// Forgets what [`Membership::known`] was told of `origin`.
+    pub(crate) fn unknown(&mut self, origin: NodeId) {
+        self.lock().known.remove(&origin);
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let burial = self.burials.values().map(|(at, _)| *at).min();
         self.timers.keys().next().map(|(at, _)| *at).into_iter().chain(burial).min()

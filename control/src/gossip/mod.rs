@@ -15,14 +15,17 @@ mod limits;
 mod membership;
 mod message;
 mod push;
+mod receive;
 mod record;
 mod seal;
+mod send;
 mod sync;
 mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod types;
 mod window;
 mod wire;
 
@@ -39,14 +42,14 @@ use sha2::{Digest as _, Sha256};
 use self::boots::Boots;
 use self::contact::Contacts;
 use self::membership::{Effects, Membership, Peer};
-use self::message::{Envelope, Message};
+use self::message::Message;
 use self::push::Outgoing;
 use self::record::Head;
-use self::seal::{Refusal, Seal};
+use self::seal::Seal;
 use self::sync::Sync;
 use self::table::Tables;
 use crate::identity::Identity;
-use crate::model::{Name, NodeId};
+use crate::model::NodeId;
 
 pub use self::counters::Counters;
 pub use self::key::{ClusterKey, InvalidClusterKey};
@@ -55,110 +58,7 @@ pub use self::limits::{
 };
 pub use self::record::{Record, RecordKey};
 pub use self::seal::Via;
-
-/// What gossip needs to know of its node.
-#[derive(Debug, Clone)]
-pub struct GossipConfig {
-    /// The node's name, as others show it.
-    pub name: Name,
-    /// Where others reach this node's gossip; one address, not a wildcard.
-    pub advertise: SocketAddr,
-    /// UDP port of the tunnel end on the same address.
-    pub data_port: u16,
-    /// The cluster's key.
-    pub key: ClusterKey,
-    /// Start of this node, raised durably before each; versions and generations grow from it.
-    pub boot_epoch: u32,
-}
-
-/// A message for the driver to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where.
-    pub to: SocketAddr,
-    /// As a datagram, or as one message of a stream.
-    pub via: Via,
-    /// The sealed message.
-    pub bytes: Vec<u8>,
-}
-
-/// What changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GossipEvent {
-    /// A member is there: first seen, or back.
-    MemberUp(NodeId),
-    /// A member does not answer anybody. Its records stay.
-    MemberDown(NodeId),
-    /// A member said goodbye. Its records are gone.
-    MemberLeft(NodeId),
-    /// A member has another address or data port than before.
-    MemberMoved(NodeId),
-    /// Something in this origin's records changed; look at them.
-    RecordsChanged {
-        /// Whose.
-        origin: NodeId,
-    },
-    /// A call of another member's upper layer. Unordered, may be lost or come twice.
-    Rpc {
-        /// Who calls.
-        from: NodeId,
-        /// What it says.
-        body: Vec<u8>,
-    },
-    /// Two running nodes use one identity (a cloned disk), or one runs on state older than the cluster remembers.
-    /// Names this node itself if it is one of them.
-    IdentityClash(NodeId),
-}
-
-/// How a member is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberState {
-    /// It answers.
-    Alive,
-    /// It does not.
-    Down,
-    /// It said goodbye.
-    Left,
-}
-
-/// A node of the cluster, as it signed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Its identity.
-    pub id: NodeId,
-    /// Its name; nothing keeps two nodes from having the same.
-    pub name: Name,
-    /// Where its gossip is reached.
-    pub addr: SocketAddr,
-    /// UDP port of its tunnel end, on the same address.
-    pub data_port: u16,
-    /// How it is doing, seen from here.
-    pub state: MemberState,
-    /// Its start.
-    pub boot_epoch: u32,
-}
-
-impl Member {
-    /// Its tunnel end.
-    #[must_use]
-    pub fn vtep(&self) -> SocketAddr {
-        SocketAddr::new(self.addr.ip(), self.data_port)
-    }
-}
-
-/// A record that this node can't publish. Nothing has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RecordRefused {
-    /// The body is too large.
-    #[error("record of {0} octets, at most {MAX_BODY} are possible")]
-    TooLarge(usize),
-    /// This node's table is full.
-    #[error("this node's records are full ({MAX_KEYS} records, {MAX_TABLE} octets)")]
-    Full,
-    /// The node said goodbye.
-    #[error("this node has left the cluster")]
-    Left,
-}
+pub use self::types::{GossipConfig, GossipEvent, Member, MemberState, RecordRefused, Transmit};
 
 /// One node's side of the gossip. See the module's documentation.
 pub struct Gossip {
@@ -179,7 +79,7 @@ pub struct Gossip {
     changed: BTreeSet<NodeId>,
     rpc_waiting: usize,
     /// What was last told of each member.
-    told: BTreeMap<NodeId, (MemberState, SocketAddr)>,
+    told: BTreeMap<NodeId, (MemberState, SocketAddr, u16)>,
     left: bool,
     now: Instant,
     counters: Counters,
@@ -340,130 +240,6 @@ impl Gossip {
         self.now = self.now.max(now);
     }
 
-    fn handle(&mut self, now: Instant, via: Via, from: SocketAddr, octets: &mut [u8]) {
-        self.tick(now);
-        if self.left {
-            return;
-        }
-        let len = octets.len() as u64;
-        let opened = match self.seal.open(self.now, via, from, octets) {
-            Ok(opened) => opened,
-            Err(refusal) => return self.count_refusal(refusal),
-        };
-        let (sender, boot) = (opened.sender, opened.boot);
-        let Some((envelope, content)) = Envelope::parse(opened.body) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        if !self.admits(sender, boot, &envelope) {
-            return;
-        }
-        let Some(message) = Message::parse(content) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        self.counters.received += 1;
-        self.counters.bytes_received += len;
-        self.dispatch(sender, via, from, &envelope, message);
-    }
-
-    fn count_refusal(&mut self, refusal: Refusal) {
-        let counters = &mut self.counters;
-        *match refusal {
-            Refusal::Malformed => &mut counters.malformed_seal,
-            Refusal::RateLimited => &mut counters.rate_limited,
-            Refusal::Unauthentic => &mut counters.unauthentic,
-            Refusal::Replayed => &mut counters.replayed,
-            Refusal::Reflected => &mut counters.reflected,
-        } += 1;
-    }
-
-    /// Whether a message that opened is meant for this start of this node, and of its sender's newest start.
-    fn admits(&mut self, sender: NodeId, boot: seal::BootNonce, envelope: &Envelope) -> bool {
-        let epoch = self.config.boot_epoch;
-        if sender == self.us {
-            self.counters.reflected += 1;
-            if envelope.from_epoch >= epoch {
-                self.clash(sender);
-            }
-            return false;
-        }
-        if envelope.to.is_some_and(|to| to != self.us)
-            || (envelope.to_epoch != 0 && envelope.to_epoch < epoch)
-        {
-            self.counters.misaddressed += 1;
-            return false;
-        }
-        if envelope.to_epoch > epoch {
-            // They remember a later start of this node: its state is a copy from before.
-            self.clash(self.us);
-        }
-        let known = self.tables.get(sender).map_or(0, |origin| origin.head.boot_epoch());
-        if envelope.from_epoch < known {
-            self.counters.stale_boot += 1;
-            self.seal.forget(sender, boot);
-            return false;
-        }
-        if self.boots.note(self.now, sender, boot, envelope.from_epoch) {
-            self.clash(sender);
-        }
-        true
-    }
-
-    fn dispatch(
-        &mut self,
-        sender: NodeId,
-        via: Via,
-        from: SocketAddr,
-        envelope: &Envelope,
-        message: Message,
-    ) {
-        // Only first contact may come without naming whom it is for.
-        let first_contact = matches!(message, Message::Hello { .. });
-        if envelope.to.is_none() && !first_contact {
-            self.counters.misaddressed += 1;
-            return;
-        }
-        match message {
-            Message::Member(packet) => self.handle_packet(&packet),
-            Message::Hello { peer, buried, reply } => {
-                self.handle_hello(sender, via, from, peer, buried, reply);
-            }
-            Message::Suspicion(incarnation) => self.handle_suspicion(sender, incarnation),
-            Message::Delta { more, sections } => self.handle_delta(sender, more, sections),
-            Message::Digest { tables, roster } => self.handle_digest(sender, tables, roster),
-            Message::Buckets(hashes) => self.handle_buckets(sender, &hashes),
-            Message::Summaries { buckets, entries } => self.handle_summaries(sender, buckets, &entries),
-            Message::Pull(wanted) => self.handle_pull(sender, &wanted),
-            Message::Roster { reply, entries } => self.handle_roster(sender, reply, &entries),
-            Message::Rpc(body) => self.handle_rpc(sender, body),
-        }
-    }
-
-    fn handle_packet(&mut self, packet: &[u8]) {
-        let mut effects = Effects::default();
-        if !self.membership.handle_packet(self.now, packet, &mut effects) {
-            self.counters.membership_refused += 1;
-        }
-        self.absorb(effects);
-    }
-
-    fn handle_suspicion(&mut self, accuser: NodeId, incarnation: u16) {
-        let Some((accuser, true)) = self.membership.find(accuser) else { return };
-        let mut effects = Effects::default();
-        self.membership.refute(self.now, incarnation, accuser, &mut effects);
-        self.absorb(effects);
-    }
-
-    fn handle_rpc(&mut self, from: NodeId, body: Vec<u8>) {
-        if self.rpc_waiting >= limits::MAX_RPC_QUEUE {
-            self.counters.rpc_dropped += 1;
-            return;
-        }
-        self.rpc_waiting += 1;
-        self.events.push_back(GossipEvent::Rpc { from, body });
-    }
-
     /// Carries out what the membership engine wants, and tells what it changed.
     fn absorb(&mut self, effects: Effects) {
         let Effects { packets, touched, heads, forged, rejoined, accused, .. } = effects;
@@ -493,8 +269,8 @@ impl Gossip {
             self.want_introduction(id);
             return;
         };
-        let before = self.told.insert(id, (member.state, member.vtep()));
-        let state = before.map(|(state, _)| state);
+        let before = self.told.insert(id, (member.state, member.addr, member.data_port));
+        let state = before.map(|(state, ..)| state);
         if state != Some(member.state) {
             let event = match member.state {
                 MemberState::Alive => Some(GossipEvent::MemberUp(id)),
@@ -506,14 +282,8 @@ impl Gossip {
                 self.greet(id);
             }
         }
-        if before.is_some_and(|(_, vtep)| vtep != member.vtep()) {
+        if before.is_some_and(|(_, addr, port)| (addr, port) != (member.addr, member.data_port)) {
             self.events.push_back(GossipEvent::MemberMoved(id));
-        }
-    }
-
-    fn clash(&mut self, id: NodeId) {
-        if self.boots.may_tell(self.now, id) {
-            self.events.push_back(GossipEvent::IdentityClash(id));
         }
     }
 
@@ -533,55 +303,8 @@ impl Gossip {
         }
     }
 
-    fn addr_of(&self, id: NodeId) -> Option<SocketAddr> {
-        let peer = self.membership.find(id).map(|(peer, _)| peer.addr);
-        peer.or_else(|| self.tables.get(id).map(|origin| origin.head.addr))
-    }
-
-    /// The member's start that messages are meant for; zero if unknown.
-    fn epoch_of(&self, id: NodeId) -> u32 {
-        let peer = self.membership.find(id).map_or(0, |(peer, _)| peer.boot_epoch());
-        peer.max(self.tables.get(id).map_or(0, |origin| origin.head.boot_epoch()))
-    }
-
     fn random_member(&mut self) -> Option<NodeId> {
         self.membership.active().map(|peer| peer.id).choose(&mut self.rng)
-    }
-
-    fn send(&mut self, to: NodeId, message: Message) {
-        let Some(addr) = self.addr_of(to) else { return };
-        let envelope =
-            Envelope { to: Some(to), to_epoch: self.epoch_of(to), from_epoch: self.config.boot_epoch };
-        self.enqueue(addr, &envelope.emit(&message));
-    }
-
-    fn send_to_peer(&mut self, peer: Peer, message: Message) {
-        let from_epoch = self.config.boot_epoch;
-        let envelope = Envelope { to: Some(peer.id), to_epoch: peer.boot_epoch(), from_epoch };
-        self.enqueue(peer.addr, &envelope.emit(&message));
-    }
-
-    fn send_to_addr(&mut self, addr: SocketAddr, to: Option<NodeId>, message: &Message) {
-        let envelope = Envelope { to, to_epoch: 0, from_epoch: self.config.boot_epoch };
-        self.enqueue(addr, &envelope.emit(message));
-    }
-
-    fn enqueue(&mut self, to: SocketAddr, body: &[u8]) {
-        let via = if body.len() + seal::OVERHEAD <= MAX_DATAGRAM { Via::Datagram } else { Via::Stream };
-        let bytes = self.seal.seal(self.now, via, body);
-        let (messages, octets) = match via {
-            Via::Datagram => (&mut self.counters.datagrams_sent, &mut self.counters.datagram_bytes_sent),
-            Via::Stream => (&mut self.counters.streams_sent, &mut self.counters.stream_bytes_sent),
-        };
-        *messages += 1;
-        *octets += bytes.len() as u64;
-        self.outbox_bytes += bytes.len();
-        self.outbox.push_back(Transmit { to, via, bytes });
-        while self.outbox.len() > limits::MAX_OUTBOX || self.outbox_bytes > limits::MAX_OUTBOX_BYTES {
-            let Some(dropped) = self.outbox.pop_front() else { break };
-            self.outbox_bytes -= dropped.bytes.len();
-            self.counters.outbox_dropped += 1;
-        }
     }
 }
 

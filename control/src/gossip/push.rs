@@ -187,6 +187,15 @@ impl Gossip {
             self.hear_of_ourselves(section);
             return Merged::default();
         }
+        if self.tables.get(origin).is_none() && self.membership.is_active(origin) {
+            // Nodes that lose their disk at every start must not shut out new ones for good.
+            let (us, membership) = (self.us, &self.membership);
+            if let Some(dropped) = self.tables.make_room(|id| id != us && !membership.is_active(id)) {
+                self.told.remove(&dropped);
+                self.membership.unknown(dropped);
+                self.boots.forget(dropped);
+            }
+        }
         let merged = self.tables.merge(self.now, section, proof, &mut self.counters);
         if merged.changed {
             self.changed.insert(origin);

@@ -116,7 +116,7 @@ impl Gossip {
         if self.tables.len() <= FEW {
             self.summarise(sender, BucketSet::MAX);
         } else {
-            self.send(sender, Message::Buckets(Box::new(ours)));
+            self.serve(sender, Message::Buckets(Box::new(ours)));
         }
     }
 
@@ -132,7 +132,7 @@ impl Gossip {
         let chosen = self.tables.compared().filter(|(id, _)| buckets >> bucket(*id) & 1 == 1);
         let entries =
             chosen.map(|(origin, o)| Summary { origin, version: o.complete(), mark: o.mark() }).collect();
-        self.send(with, Message::Summaries { buckets, entries });
+        self.serve(with, Message::Summaries { buckets, entries });
     }
 
     pub(super) fn handle_summaries(&mut self, sender: NodeId, buckets: BucketSet, entries: &[Summary]) {
@@ -194,8 +194,15 @@ impl Gossip {
         if sections.is_empty() {
             return;
         }
-        if self.sync.allow(self.now, DELTA_ROOM - room) {
-            self.send(to, Message::Delta { more, sections });
+        self.serve(to, Message::Delta { more, sections });
+    }
+
+    /// Sends what may be much larger than what asked for it, within the serving rate.
+    pub(super) fn serve(&mut self, to: NodeId, answer: Message) {
+        let Some(addr) = self.addr_of(to) else { return };
+        let body = self.envelope(to).emit(&answer);
+        if self.sync.allow(self.now, body.len()) {
+            self.enqueue(addr, &body);
         } else {
             self.counters.serve_deferred += 1;
         }

@@ -294,7 +294,7 @@ impl Tables {
             counters.bad_signature += 1;
             return HeadNews::Refused;
         }
-        if !self.origins.contains_key(&id) && self.origins.len() >= MAX_NODES && !self.evict() {
+        if !self.origins.contains_key(&id) && self.origins.len() >= MAX_NODES {
             counters.over_limit += 1;
             return HeadNews::Refused;
         }
@@ -310,10 +310,16 @@ impl Tables {
         HeadNews::Newer
     }
 
-    /// Drops an origin that said goodbye, to make room.
-    fn evict(&mut self) -> bool {
-        let left = self.origins.iter().find(|(_, origin)| origin.head.left).map(|(id, _)| *id);
-        left.is_some_and(|id| self.origins.remove(&id).is_some())
+    /// If the table is full, drops the origin that is missed least among those that `gone` names: one that said
+    /// goodbye, else the one with the fewest records.
+    pub(crate) fn make_room(&mut self, gone: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        if self.origins.len() < MAX_NODES {
+            return None;
+        }
+        let spare = self.origins.iter().filter(|(id, _)| gone(**id));
+        let least = spare.min_by_key(|(_, origin)| (!origin.head.left, origin.live.len())).map(|(id, _)| *id);
+        self.origins.remove(&least?);
+        least
     }
 
     /// Forgets withdrawals that are old enough to be known everywhere.

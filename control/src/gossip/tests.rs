@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use super::message::Envelope;
 use super::testing::start;
 use super::*;
 

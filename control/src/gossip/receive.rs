@@ -1,0 +1,142 @@
+//! A message on its way in: opened, checked for whom and from when it is, then read.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::membership::Effects;
+use super::message::{Envelope, Message};
+use super::seal::{BootNonce, Refusal};
+use super::{Gossip, GossipEvent, Via, limits};
+use crate::model::NodeId;
+
+impl Gossip {
+    pub(super) fn handle(&mut self, now: Instant, via: Via, from: SocketAddr, octets: &mut [u8]) {
+        self.tick(now);
+        if self.left {
+            return;
+        }
+        let len = octets.len() as u64;
+        let opened = match self.seal.open(self.now, via, from, octets) {
+            Ok(opened) => opened,
+            Err(refusal) => return self.count_refusal(refusal),
+        };
+        let (sender, boot) = (opened.sender, opened.boot);
+        let Some((envelope, content)) = Envelope::parse(opened.body) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        if !self.admits(sender, boot, &envelope) {
+            return;
+        }
+        let Some(message) = Message::parse(content) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        self.counters.received += 1;
+        self.counters.bytes_received += len;
+        self.dispatch(sender, via, from, &envelope, message);
+    }
+
+    pub(super) fn count_refusal(&mut self, refusal: Refusal) {
+        let counters = &mut self.counters;
+        *match refusal {
+            Refusal::Malformed => &mut counters.malformed_seal,
+            Refusal::RateLimited => &mut counters.rate_limited,
+            Refusal::Unauthentic => &mut counters.unauthentic,
+            Refusal::Replayed => &mut counters.replayed,
+            Refusal::Reflected => &mut counters.reflected,
+        } += 1;
+    }
+
+    /// Whether a message that opened is meant for this start of this node, and of its sender's newest start.
+    pub(super) fn admits(&mut self, sender: NodeId, boot: BootNonce, envelope: &Envelope) -> bool {
+        let epoch = self.config.boot_epoch;
+        if sender == self.us {
+            self.counters.reflected += 1;
+            if envelope.from_epoch >= epoch {
+                self.clash(sender);
+            }
+            return false;
+        }
+        if envelope.to.is_some_and(|to| to != self.us)
+            || (envelope.to_epoch != 0 && envelope.to_epoch < epoch)
+        {
+            self.counters.misaddressed += 1;
+            return false;
+        }
+        if envelope.to_epoch > epoch {
+            // They remember a later start of this node: its state is a copy from before.
+            self.clash(self.us);
+        }
+        let known = self.tables.get(sender).map_or(0, |origin| origin.head.boot_epoch());
+        if envelope.from_epoch < known {
+            self.counters.stale_boot += 1;
+            self.seal.forget(sender, boot);
+            return false;
+        }
+        if self.boots.note(self.now, sender, boot, envelope.from_epoch) {
+            self.clash(sender);
+        }
+        true
+    }
+
+    pub(super) fn dispatch(
+        &mut self,
+        sender: NodeId,
+        via: Via,
+        from: SocketAddr,
+        envelope: &Envelope,
+        message: Message,
+    ) {
+        // Only first contact may come without naming whom it is for.
+        let first_contact = matches!(message, Message::Hello { .. });
+        if envelope.to.is_none() && !first_contact {
+            self.counters.misaddressed += 1;
+            return;
+        }
+        match message {
+            Message::Member(packet) => self.handle_packet(&packet),
+            Message::Hello { peer, buried, reply } => {
+                self.handle_hello(sender, via, from, peer, buried, reply);
+            }
+            Message::Suspicion(incarnation) => self.handle_suspicion(sender, incarnation),
+            Message::Delta { more, sections } => self.handle_delta(sender, more, sections),
+            Message::Digest { tables, roster } => self.handle_digest(sender, tables, roster),
+            Message::Buckets(hashes) => self.handle_buckets(sender, &hashes),
+            Message::Summaries { buckets, entries } => self.handle_summaries(sender, buckets, &entries),
+            Message::Pull(wanted) => self.handle_pull(sender, &wanted),
+            Message::Roster { reply, entries } => self.handle_roster(sender, reply, &entries),
+            Message::Rpc(body) => self.handle_rpc(sender, body),
+        }
+    }
+
+    pub(super) fn handle_packet(&mut self, packet: &[u8]) {
+        let mut effects = Effects::default();
+        if !self.membership.handle_packet(self.now, packet, &mut effects) {
+            self.counters.membership_refused += 1;
+        }
+        self.absorb(effects);
+    }
+
+    pub(super) fn handle_suspicion(&mut self, accuser: NodeId, incarnation: u16) {
+        let Some((accuser, true)) = self.membership.find(accuser) else { return };
+        let mut effects = Effects::default();
+        self.membership.refute(self.now, incarnation, accuser, &mut effects);
+        self.absorb(effects);
+    }
+
+    pub(super) fn handle_rpc(&mut self, from: NodeId, body: Vec<u8>) {
+        if self.rpc_waiting >= limits::MAX_RPC_QUEUE {
+            self.counters.rpc_dropped += 1;
+            return;
+        }
+        self.rpc_waiting += 1;
+        self.events.push_back(GossipEvent::Rpc { from, body });
+    }
+
+    pub(super) fn clash(&mut self, id: NodeId) {
+        if self.boots.may_tell(self.now, id) {
+            self.events.push_back(GossipEvent::IdentityClash(id));
+        }
+    }
+}
