@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use weft_dataplane::change::{Change, Event};
-use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap};
+use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap, TapError};
 use weft_dataplane::segment::{Broadcast, LocalEndpoint, RemoteEndpoint, SegmentSpec, Vtep};
 use weft_dataplane::stats::{Counter, DropReason};
 use weft_dataplane::wire::{MacAddr, Vni};
@@ -106,6 +106,8 @@ fn taps_go_away_with_their_port_and_with_the_dataplane() {
     let Some(world) = World::new() else { return };
     let node = Node::start(&world, &A, &B, 2);
     assert!(world.has_tap(&A));
+    let twin = world.within(&A, || Tap::create("weft0", 2));
+    assert!(matches!(twin, Err(TapError::Refused { .. })), "a name in use is not taken over");
     node.dataplane.detach(vni());
     assert!(!world.has_tap(&A), "after detach");
 

@@ -18,9 +18,11 @@ use crate::wire::{Vni, vnet, vxlan};
 /// Largest message received, octets: UDP_GRO joins up to 64 KiB, and a kernel VTEP on the same machine sends as
 /// much in one datagram.
 const MESSAGE_MAX: usize = 65_536;
-/// Most messages per batch. Small ones come by the dozen; of large ones few fill the processor's cache.
+/// Most messages per batch. Small ones come by the dozen; of large ones few fill the processor's cache. Between
+/// bursts a batch is short, because each slot costs a little to prepare even if nothing comes.
 const MESSAGES: usize = 64;
 const MESSAGES_LARGE: usize = 4;
+const MESSAGES_IDLE: usize = 8;
 /// Mean octets per message from which a batch counts as large.
 const LARGE: usize = 16 << 10;
 /// Parts of one write: header, rewritten head, and the most pieces a coalescer joins.
@@ -47,7 +49,7 @@ impl Inbound {
         // Linux 6.2 brought TUN_F_USO4; before, a UDP super-frame written to a TAP is an error.
         let udp =
             if kernel_version() >= (6, 2) { UdpSegmentation::Supported } else { UdpSegmentation::Missing };
-        Self { socket, inbox, coalescer: Coalescer::new(udp), batch: MESSAGES_LARGE, ready: true }
+        Self { socket, inbox, coalescer: Coalescer::new(udp), batch: MESSAGES_IDLE, ready: true }
     }
 
     /// Receives one batch and writes it to the ports.
@@ -62,7 +64,11 @@ impl Inbound {
             batch.take(&message, &mut self.coalescer);
         }
         batch.flush(&mut self.coalescer);
-        self.batch = if octets >= count.max(1) * LARGE { MESSAGES_LARGE } else { MESSAGES };
+        self.batch = match count {
+            _ if octets >= count.max(1) * LARGE => MESSAGES_LARGE,
+            _ if self.ready => MESSAGES,
+            _ => MESSAGES_IDLE,
+        };
     }
 }
 

@@ -53,7 +53,7 @@ impl Tap {
     /// segmentation are left to us, so reads are up to 64 KiB with a virtio_net_hdr in front.
     ///
     /// # Errors
-    /// A bad name or number of queues, a missing privilege (CAP_NET_ADMIN) or kernel feature.
+    /// A name in use, a bad name or number of queues, a missing privilege (CAP_NET_ADMIN) or kernel feature.
     pub fn create(name: &str, queues: usize) -> Result<Vec<TapQueue>, TapError> {
         if !is_interface_name(name) {
             return Err(TapError::Name(name.to_owned()));
@@ -61,7 +61,8 @@ impl Tap {
         if queues == 0 || queues > QUEUES_MAX {
             return Err(TapError::Queues(queues));
         }
-        let queues = (0..queues).map(|_| open_queue(name)).collect::<Result<Vec<_>, _>>()?;
+        let queues =
+            (0..queues).map(|number| open_queue(name, number == 0)).collect::<Result<Vec<_>, _>>()?;
         configure(name, &queues[0])?;
         Ok(queues)
     }
@@ -104,8 +105,10 @@ fn is_interface_name(name: &str) -> bool {
     (1..=sys::NAME_MAX).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(allowed)
 }
 
-fn open_queue(name: &str) -> Result<TapQueue, TapError> {
+fn open_queue(name: &str, first: bool) -> Result<TapQueue, TapError> {
     const FLAGS: i32 = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    // The first one must not take over a device that somebody else made and kept.
+    let flags = if first { FLAGS | libc::IFF_TUN_EXCL } else { FLAGS };
     // Non-blocking is not only for epoll: the driver's fast path for small writes asks for it (tun_can_build_skb).
     let file = OpenOptions::new()
         .read(true)
@@ -120,7 +123,7 @@ fn open_queue(name: &str) -> Result<TapQueue, TapError> {
     if features & libc::IFF_MULTI_QUEUE as u32 == 0 {
         return Err(TapError::Missing("multi-queue"));
     }
-    sys::tun_set_interface(file.as_fd(), name, FLAGS).map_err(refused("create", name))?;
+    sys::tun_set_interface(file.as_fd(), name, flags).map_err(refused("create", name))?;
     Ok(TapQueue { file })
 }
 

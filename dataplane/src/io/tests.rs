@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -190,6 +190,24 @@ fn a_question_is_answered_to_the_port_it_came_from() {
     assert_eq!(answers.len(), 1);
     assert_eq!(answers[0][vnet::HEADER_LEN..][..6], A.0);
     assert_eq!(rig.totals().of(Counter::NeighbourReplies), 1);
+}
+
+#[test]
+fn a_run_the_kernel_will_not_cut_goes_out_one_by_one() {
+    let rig = Rig::new(spec());
+    let socket = Socket::from(UdpSocket::bind((HERE, 0)).expect("loopback"));
+    // UDP_SEGMENT is refused on a socket that sends no checksums (udp_send_skb, net/ipv4/udp.c).
+    super::sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("a socket option");
+    let mut outbox = Outbox::new(1);
+    for (start, len) in [(0, 100), (100, 100), (200, 40)] {
+        outbox.push(local(&rig.peer), 0, Part { start, len }).expect("room");
+    }
+    let frames: Vec<u8> = (0..240).collect();
+    outbox.flush(&frames, &[socket], &rig.shared.counters);
+    assert_eq!(rig.at_peer(), [&frames[..100], &frames[100..200], &frames[200..]]);
+    let totals = rig.totals();
+    assert_eq!(totals.of(Counter::SegmentationFallbacks), 1);
+    assert_eq!((totals.of(Counter::DatagramsOut), totals.of(Counter::DatagramBytesOut)), (3, 240));
 }
 
 #[test]
