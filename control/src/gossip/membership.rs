@@ -3,21 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut};
-use foca::{
-    BroadcastHandler, Codec, Config, Foca, Invalidates, Notification, PeriodicParams, PostcardCodec, State,
-};
+use foca::{Config, Foca, Notification, PeriodicParams, State};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
+use super::engine::{BoundedCodec, HeadRumours, Shared, lock};
 use super::limits::{MAX_NODES, MAX_UNVERIFIED, PAUSE, PROBE_PERIOD, PROBE_RTT};
 use super::message::{MAX_CONTENT, RosterEntry};
 use super::record::{ClusterId, Head};
-use super::wire::{Reader, reachable};
 use crate::model::NodeId;
 
 /// A member as the membership engine names it.
@@ -360,13 +357,9 @@ impl Membership {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
     }
-}
-
-fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long a dead member that never proved itself is remembered.
@@ -401,118 +394,4 @@ fn config(size: usize) -> Config {
 
 fn at_least_one(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// What the engine's codec and broadcast handler share with [`Membership`].
-///
-/// The engine owns both and gives no way back to them; the lock is never contended, as one thread owns all of it.
-#[derive(Debug, Default)]
-struct Shared {
-    cluster: ClusterId,
-    /// Version of the newest head known, per origin.
-    known: BTreeMap<NodeId, u64>,
-    heads: Vec<(Head, NodeId)>,
-    backlog: usize,
-    forged: u64,
-    members: BTreeSet<NodeId>,
-}
-
-impl Shared {
-    /// Whether `peer` is known or one more may be, given those that the packet at hand already brings.
-    fn has_room(&mut self, peer: &Peer) -> Result<(), CodecError> {
-        if self.members.len() >= MAX_NODES + MAX_UNVERIFIED && !self.members.contains(&peer.id) {
-            return Err(CodecError::TooMany);
-        }
-        self.members.insert(peer.id);
-        Ok(())
-    }
-}
-
-/// The octets of the engine's packets; refuses members that can't be, and more of them than there is room for.
-struct BoundedCodec(Arc<Mutex<Shared>>);
-
-/// A member or header that is not taken.
-#[derive(Debug, thiserror::Error)]
-enum CodecError {
-    #[error(transparent)]
-    Octets(#[from] postcard::Error),
-    #[error("address that no member can have")]
-    Address,
-    #[error("more members than are kept")]
-    TooMany,
-}
-
-fn plausible(peer: &Peer) -> Result<(), CodecError> {
-    reachable(&peer.addr).then_some(()).ok_or(CodecError::Address)
-}
-
-impl Codec<Peer> for BoundedCodec {
-    type Error = CodecError;
-
-    fn encode_header(&mut self, header: &foca::Header<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
-        Ok(PostcardCodec.encode_header(header, buf)?)
-    }
-
-    fn decode_header(&mut self, buf: impl Buf) -> Result<foca::Header<Peer>, CodecError> {
-        let header: foca::Header<Peer> = PostcardCodec.decode_header(buf)?;
-        plausible(&header.src)?;
-        lock(&self.0).has_room(&header.src)?;
-        Ok(header)
-    }
-
-    fn encode_member(&mut self, member: &foca::Member<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
-        Ok(PostcardCodec.encode_member(member, buf)?)
-    }
-
-    fn decode_member(&mut self, buf: impl Buf) -> Result<foca::Member<Peer>, CodecError> {
-        let member: foca::Member<Peer> = PostcardCodec.decode_member(buf)?;
-        plausible(member.id())?;
-        lock(&self.0).has_room(member.id())?;
-        Ok(member)
-    }
-}
-
-/// Heads that travel with the engine's packets: small, and enough for whoever hears of one to pull the rest.
-struct HeadRumours(Arc<Mutex<Shared>>);
-
-/// Rumours waiting to be passed on; more are left to anti-entropy.
-const MAX_RUMOURS: usize = 64;
-
-/// What a rumour is about: a newer head of the same origin replaces an older one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RumourKey(NodeId, u64);
-
-impl Invalidates for RumourKey {
-    fn invalidates(&self, other: &Self) -> bool {
-        self.0 == other.0 && self.1 >= other.1
-    }
-}
-
-impl BroadcastHandler<Peer> for HeadRumours {
-    type Key = RumourKey;
-    type Error = std::convert::Infallible;
-
-    fn receive_item(&mut self, data: &[u8], sender: Option<&Peer>) -> Result<Option<RumourKey>, Self::Error> {
-        let mut reader = Reader::new(data);
-        let Some(head) = Head::parse(&mut reader).filter(|_| reader.end().is_some()) else { return Ok(None) };
-        let (origin, version) = (head.origin(), head.version);
-        let mut shared = lock(&self.0);
-        let Some(sender) = sender else { return Ok(Some(RumourKey(origin, version))) };
-        if shared.known.get(&origin).is_some_and(|known| *known >= version) {
-            return Ok(None);
-        }
-        let fits = shared.known.len() < MAX_NODES || shared.known.contains_key(&origin);
-        if !fits {
-            return Ok(None);
-        }
-        if !head.verify(&shared.cluster) {
-            shared.forged += 1;
-            return Ok(None);
-        }
-        shared.known.insert(origin, version);
-        shared.heads.push((head, sender.id));
-        let spread = shared.backlog < MAX_RUMOURS;
-        shared.backlog += usize::from(spread);
-        Ok(spread.then_some(RumourKey(origin, version)))
-    }
 }

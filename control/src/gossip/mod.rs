@@ -10,6 +10,7 @@
 mod boots;
 mod contact;
 mod counters;
+mod engine;
 mod key;
 mod limits;
 mod membership;
