@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -55,6 +55,30 @@ fn two_nodes_with_two_workers_carry_many_streams() {
             scope.spawn(|| world.assert_tcp(&B, &A, A.inner6));
         }
     });
+}
+
+#[test]
+fn changes_of_tables_and_ports_disturb_no_traffic() {
+    let Some(world) = World::new() else { return };
+    let (a, _b) = (Node::start(&world, &A, &B, 1), Node::start(&world, &B, &A, 1));
+    let other = Vni::try_from(43).expect("24 bits");
+    let traffic_ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !traffic_ended.load(Ordering::Relaxed) {
+                a.dataplane.apply(Change::SetSegment(spec(&A, &B)));
+                a.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
+                let queues = world.within(&A, || Tap::create("weft1", 1)).expect("a TAP");
+                a.dataplane.attach(other, queues).expect("attached");
+                a.dataplane.detach(other);
+                a.dataplane.apply(Change::RemoveSegment(other));
+            }
+        });
+        world.assert_tcp(&A, &B, B.inner);
+        world.assert_tcp(&B, &A, A.inner);
+        traffic_ended.store(true, Ordering::Relaxed);
+    });
+    a.assert_only_expected_drops();
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use socket2::Socket;
 
 use super::bell;
@@ -173,7 +175,7 @@ fn a_train_from_the_underlay_reaches_the_port_as_one_write() {
     for datagram in &datagrams {
         rig.peer_sends(datagram);
     }
-    rig.inbound_turn();
+    rig.inbound_turns();
     let writes = rig.at_port();
     assert_eq!(writes.len(), 1);
     assert_eq!(writes[0].len(), vnet::HEADER_LEN + 54 + 1500);
@@ -235,11 +237,63 @@ fn learning_is_told_once_and_counted() {
     for _ in 0..3 {
         rig.peer_sends(&datagram(42, &udp((S, IP_S), (A, IP_A), (1, 2), 5)));
     }
-    rig.inbound_turn();
+    rig.inbound_turns();
     let events: Vec<Event> = rig.events.try_iter().collect();
     let vtep = SocketAddr::new(HERE, 4789);
     assert_eq!(events, [Event::Learned { vni: vni(42), mac: S, vtep }]);
     assert_eq!(rig.totals().of(Counter::Learned), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_datagram_received_is_delivered_or_counted_as_a_drop(
+        damage in vec((0usize..120, any::<u8>()), 0..6),
+        noise in vec(any::<u8>(), 0..90),
+        sizes in vec(0usize..1400, 1..8),
+    ) {
+        let mut rig = Rig::facing_peer();
+        rig.peer_sends(&noise);
+        rig.peer_sends(&datagram(42, &noise));
+        for (number, &size) in sizes.iter().enumerate() {
+            let mut octets = datagram(42, &tcp_b_to_a(number as u32, size));
+            for &(at, octet) in damage.iter().filter(|_| number % 2 == 0) {
+                let at = at % octets.len();
+                octets[at] = octet;
+            }
+            rig.peer_sends(&octets);
+        }
+        rig.inbound_turns();
+        let totals = rig.totals();
+        prop_assert_eq!(totals.of(Counter::DatagramsIn), sizes.len() as u64 + 2);
+        let drops: u64 = totals.drops_by_reason().map(|(_, count)| count).sum();
+        prop_assert_eq!(totals.of(Counter::DatagramsIn), totals.of(Counter::FramesIn) + drops);
+    }
+
+    #[test]
+    fn every_frame_read_is_sent_answered_or_counted_as_a_drop(
+        header in any::<[u8; vnet::HEADER_LEN]>(),
+        damage in vec((0usize..vnet::HEADER_LEN, any::<u8>()), 0..3),
+        len in 0usize..9000,
+        noise in vec(any::<u8>(), 0..90),
+    ) {
+        let mut rig = Rig::facing_peer();
+        let (vnet, frame) = super_frame_from_a(len);
+        let mut damaged = vnet.emit();
+        for (at, octet) in damage {
+            damaged[at] = octet;
+        }
+        for (vnet, frame) in [(header, &frame), (damaged, &frame), (header, &a_to_b(9)), (header, &noise)] {
+            rig.feed(VnetHeader::parse(&vnet), frame);
+            rig.outbound_turn();
+        }
+        let totals = rig.totals();
+        prop_assert_eq!(totals.of(Counter::FramesOut), 4);
+        let drops: u64 = totals.drops_by_reason().map(|(_, count)| count).sum();
+        let answered = totals.of(Counter::NeighbourReplies);
+        prop_assert!(totals.of(Counter::DatagramsOut) + drops + answered >= 4);
+    }
 }
 
 /// A worker's two halves, a port that is a socket pair, and a peer on loopback.
@@ -304,8 +358,12 @@ impl Rig {
         self.outbound.flush(&self.shared.counters);
     }
 
-    fn inbound_turn(&mut self) {
-        self.inbound.turn(&self.engine, NOW, &self.ports, &self.shared);
+    /// Takes in everything there is.
+    fn inbound_turns(&mut self) {
+        self.inbound.ready = true;
+        while self.inbound.ready {
+            self.inbound.turn(&self.engine, NOW, &self.ports, &self.shared);
+        }
     }
 
     fn at_peer(&self) -> Vec<Vec<u8>> {
@@ -384,7 +442,7 @@ fn truncated_message() -> Totals {
     rig.address = socket.local_addr().expect("bound").as_socket().expect("IP");
     rig.inbound = Inbound::with_inbox(socket, Inbox::new(4, 64));
     rig.peer_sends(&datagram(42, &b_to_a(500)));
-    rig.inbound_turn();
+    rig.inbound_turns();
     rig.totals()
 }
 
@@ -392,7 +450,7 @@ fn segment_without_port() -> Totals {
     let mut rig = Rig::facing_peer();
     rig.ports.clear();
     rig.peer_sends(&datagram(42, &b_to_a(5)));
-    rig.inbound_turn();
+    rig.inbound_turns();
     rig.totals()
 }
 
@@ -409,7 +467,7 @@ fn corrupt_super_frame() -> Totals {
     let mut frame = tcp_b_to_a(1, 20_000);
     frame[10_000] ^= 1;
     rig.peer_sends(&datagram(42, &frame));
-    rig.inbound_turn();
+    rig.inbound_turns();
     rig.totals()
 }
 
@@ -443,6 +501,6 @@ fn refused_write() -> Totals {
     let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     rig.ports[0] = Some(Port { vni: vni(42), queue: TapQueue::from(full), ready: false });
     rig.peer_sends(&datagram(42, &b_to_a(5)));
-    rig.inbound_turn();
+    rig.inbound_turns();
     rig.totals()
 }
