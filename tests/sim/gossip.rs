@@ -157,7 +157,6 @@ fn death_among_a_hundred_is_known_to_all_within_ten_seconds() {
         let took = network.run_until(Duration::from_secs(20), |network| {
             network.nodes().all(|(_, node)| knows_dead(node, dead))
         });
-        eprintln!("seed {seed}: joined {joined:?}, death known {took:?}");
         assert!(took.is_some_and(|took| took <= Duration::from_secs(10)), "seed {seed}: {took:?}");
         network.run_for(Duration::from_secs(5));
         let others = downs(&network).into_iter().filter(|down| !down.contains(&format!("{dead:?}"))).count();
@@ -187,7 +186,6 @@ fn change_among_a_hundred_is_everywhere_within_two_seconds() {
         network.nodes().all(|(_, node)| node.gossip.record(id(17), &key("moved")).is_some())
     };
     let took = network.run_until(Duration::from_secs(10), seen);
-    eprintln!("change everywhere after {took:?}");
     assert!(took.is_some_and(|took| took <= Duration::from_secs(2)), "{took:?}");
 }
 
@@ -201,7 +199,6 @@ fn cluster_at_rest_says_next_to_nothing() {
         network.run_for(Duration::from_secs(60));
         let after: u64 = network.nodes().map(|(at, _)| network.traffic(at).bytes).sum();
         let rate = (after - before) / 60 / count as u64;
-        eprintln!("{count} nodes at rest: {rate} octets/s per node");
         assert!(rate < most, "{count} nodes: {rate} octets/s each");
     }
 }
@@ -219,7 +216,6 @@ fn halves_of_a_partition_see_each_other_again_after_it_heals() {
         network.with(addr(8), |node, now| node.gossip.set_record(now, key("meanwhile"), b"8".to_vec()));
         network.heal();
         let took = network.run_until(Duration::from_secs(60), |network| agree(network, 10));
-        eprintln!("{length} s partition healed in {took:?}");
         assert!(took.is_some(), "seed {seed}: never healed");
     }
 }
