@@ -4,7 +4,7 @@
 //! addresses come from them; figures are measured as they are shown. At the end, on Ctrl-C and on any failure
 //! nothing is left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weft_control::api::{Network, NetworkCreate, Peer};
@@ -22,6 +22,8 @@ const NETWORK: &str = "blue";
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long the death of a host may stay unnoticed.
 const DEATH_LIMIT: Duration = Duration::from_secs(30);
+/// A sandbox that has not answered for so long does not.
+const SILENCE: Duration = Duration::from_millis(200);
 /// Exit status after Ctrl-C, as shells report it.
 const INTERRUPTED: u8 = 130;
 
@@ -123,24 +125,33 @@ impl Story<'_> {
         let last = self.rig.hosts().len() - 1;
         let (name, sandbox) = (self.rig.hosts()[last].name.clone(), self.sandbox(last));
         self.chapter(&format!("Host {name}'s agent is killed (kill -9), and comes back"))?;
-        let address = self.stations[last].address;
         self.rig.kill_agent(last);
-        self.say(&format!("killed; {sandbox} stays where it is, but no frame gets to it"))?;
+        self.silent(last)?;
+        self.say(&format!("killed: {sandbox} is still there, but answers nobody"))?;
         let noticed = self.await_state(&name, "dead")?;
         self.say(&format!("host a calls {name} dead after {}", self.number(&seconds(noticed))))?;
+        let start = Instant::now();
         let ready = self.rig.start_agent(last)?;
         self.say(&format!("started again: ready after {}", self.number(&millis(ready))))?;
-        let start = std::time::Instant::now();
+        let address = self.stations[last].address;
         let again = self.rig.ping(&self.stations[0], address, DEATH_LIMIT)?;
+        let after = millis(start.elapsed());
         again.with_context(|| format!("{sandbox} does not answer again"))?;
-        let text =
-            format!("{sandbox} answers again at {address}, {} later", self.number(&millis(start.elapsed())));
-        self.say(&text)
+        self.say(&format!("{sandbox} answers again at {address}, {} after the start", self.number(&after)))
+    }
+
+    /// Makes sure that a sandbox can't be reached from host a.
+    fn silent(&self, index: usize) -> Result<()> {
+        let (near, far) = (&self.stations[0], &self.stations[index]);
+        match self.rig.ping(near, far.address, SILENCE)? {
+            None => Ok(()),
+            Some(_) => anyhow::bail!("{} still answers though its host's agent is dead", self.sandbox(index)),
+        }
     }
 
     /// How long until host a sees another in a state.
     fn await_state(&self, name: &str, state: &str) -> Result<Duration> {
-        let (start, witness) = (std::time::Instant::now(), &self.rig.hosts()[0]);
+        let (start, witness) = (Instant::now(), &self.rig.hosts()[0]);
         let seen = self.rig.interrupt().until(DEATH_LIMIT, || {
             let peers: Vec<Peer> = witness.read("/peers")?;
             Ok(peers.iter().any(|peer| peer.name == name && peer.state == state).then(|| start.elapsed()))
