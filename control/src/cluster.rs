@@ -48,6 +48,9 @@ use crate::timestamp::UnixMillis;
 pub const MAX_ALIASES: usize = 16;
 /// Housekeeping: quarantine, dead nodes, reserve ranges, remembered addresses.
 const TICK: Duration = Duration::from_secs(1);
+/// Pause between derivations per endpoint derived: several times what one costs, so that a storm of changes in a
+/// large network leaves most of a core to others.
+const DERIVATION: Duration = Duration::from_micros(3);
 
 /// What the agent should know.
 #[derive(Debug)]
@@ -87,6 +90,7 @@ pub struct Cluster {
     clocks: (Instant, UnixMillis),
     networks: BTreeMap<NetworkId, Network>,
     removed: BTreeMap<NetworkId, Removed>,
+    removed_by_age: BTreeSet<(UnixMillis, NetworkId)>,
     endpoints: BTreeMap<EndpointId, Own>,
     views: BTreeMap<NodeId, View>,
     /// Since when a node does not answer.
@@ -99,6 +103,7 @@ pub struct Cluster {
     segments: BTreeMap<NetworkId, SegmentSpec>,
     dirty: Dirty,
     tick_at: Instant,
+    orphans_at: Instant,
     leaving: Option<Instant>,
     left: bool,
     clashes: BTreeSet<NodeId>,
@@ -120,6 +125,8 @@ struct Dirty {
     views: bool,
     /// Addresses of members to be remembered.
     peers: bool,
+    /// Who stands in for absent authors of definitions.
+    sponsors: bool,
 }
 
 impl Cluster {
@@ -246,12 +253,12 @@ impl Cluster {
         self.dirty.peers = true;
     }
 
-    /// Segments it is in change, and who stands in for absent authors of definitions may.
+    /// Segments it is in change; who stands in for absent authors may, which can wait for the next tick.
     fn member_changed(&mut self, id: NodeId) {
         if let Some(view) = self.views.get(&id) {
             self.dirty.segments.extend(view.networks());
         }
-        self.dirty.records.extend(self.networks.keys().chain(self.removed.keys()));
+        self.dirty.sponsors = true;
         self.dirty.attaching = true;
     }
 
@@ -274,6 +281,8 @@ impl Cluster {
         }
         let before = self.views.insert(origin, view).unwrap_or_default();
         let view = &self.views[&origin];
+        // Whoever takes a removed network for an existing one is told, however long ago it was removed.
+        self.dirty.records.extend(view.mentions.symmetric_difference(&before.mentions).copied());
         self.dirty.segments.extend(view.differing(&before));
         let changed = view.ranges.iter().filter(|(key, ranges)| before.ranges.get(key) != Some(ranges));
         let claims: Vec<_> =
@@ -302,6 +311,11 @@ impl Cluster {
         self.forget_dead(now);
         self.forget_removed(now);
         self.remember_peers();
+        if std::mem::take(&mut self.dirty.sponsors) {
+            let removed: Vec<NetworkId> = self.recently_removed().copied().collect();
+            self.dirty.records.extend(self.networks.keys().copied().chain(removed));
+            self.dirty.records.extend(self.published.keys().map(|(network, _)| *network));
+        }
         if std::mem::take(&mut self.dirty.views) {
             let origins: Vec<NodeId> = self.gossip.origins().collect();
             for origin in origins {
@@ -309,6 +323,7 @@ impl Cluster {
                 self.absorb(now, origin);
             }
         }
+        self.adopt_orphans(now);
         self.fetch_reserves(now);
         self.finish_leaving(now);
     }
@@ -354,8 +369,9 @@ impl Cluster {
         }
         self.publish(now);
         if !self.dirty.segments.is_empty() && self.dirty.settled.is_none_or(|at| at <= now) {
-            self.derive_segments(now);
-            self.dirty.settled = Some(now + self.config.timing.settle);
+            let endpoints = self.derive_segments(now);
+            let pause = self.config.timing.settle + DERIVATION * u32::try_from(endpoints).unwrap_or(u32::MAX);
+            self.dirty.settled = Some(now + pause);
         }
     }
 }

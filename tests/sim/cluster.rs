@@ -651,3 +651,25 @@ fn a_disk_set_back_to_before_a_grant_is_noticed_and_nothing_more_is_handed_out_t
     let theirs: Vec<_> = bench.node(1).cluster.own_endpoints().map(|own| own.lease.addresses[0]).collect();
     assert!(!theirs.iter().any(|address| given.contains(address)), "{theirs:?} again in {given:?}");
 }
+
+#[test]
+fn a_network_removed_long_ago_is_gone_for_who_was_away_too() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    bench.net.run_for(Duration::from_secs(3));
+    bench.net.crash(addr(2));
+    let gone = bench.net.with(addr(1), |n, now| n.cluster.remove_network(now, net)).expect("runs");
+    gone.expect("removed");
+    // Hundreds of others are removed since, so that this removal is no longer told to everybody.
+    for n in 0..250 {
+        let other = bench.create(0, &format!("net{n}"), &[]);
+        bench.net.run_for(Duration::from_millis(20));
+        let gone = bench.net.with(addr(0), |n, now| n.cluster.remove_network(now, other)).expect("runs");
+        gone.expect("removed");
+    }
+    bench.net.run_for(Duration::from_secs(90));
+    bench.restart(2);
+    assert!(bench.node(2).cluster.resolve("web").is_ok(), "it cannot know yet");
+    bench.until("it knows", |sim| sim.node(addr(2)).is_some_and(|node| node.cluster.resolve("web").is_err()));
+}

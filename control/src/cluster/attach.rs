@@ -120,6 +120,7 @@ impl Cluster {
     pub fn attach(&mut self, now: Instant, wish: Attach) -> Result<Ticket, ClusterError> {
         self.check_here()?;
         self.check_wish(&wish)?;
+        self.check_room(1 << 10)?;
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         let deadline = now + self.config.timing.patience;
@@ -233,14 +234,15 @@ impl Cluster {
             Ok(found) => {
                 let missing: Vec<FetchKey> = found.iter().filter_map(Found::missing).collect();
                 if !missing.is_empty() {
+                    let deadline = attaching.deadline;
                     for key in missing {
-                        self.fetch(now, key);
+                        self.fetch(now, key, deadline);
                     }
                     return;
                 }
                 let places: Vec<(usize, u128)> = found.iter().filter_map(Found::address).collect();
                 let wish = attaching.wish.clone();
-                self.promise(now, wish, &places)
+                self.promise(wish, &places)
             }
             Err(error) => Err(error),
         };
@@ -304,6 +306,9 @@ impl Cluster {
             match attaching.refused.get(&key) {
                 None => return Ok(Found::Missing(key)),
                 Some(refusal @ Refusal::Unreachable(_)) => worst = Some(refusal),
+                Some(_) if network.pools[pool].pool.is_contested() => {
+                    return Err(ClusterError::Contested { network: self.name_of(id) });
+                }
                 Some(_) => {}
             }
         }
@@ -331,12 +336,7 @@ impl Cluster {
     }
 
     /// Makes an endpoint durable, which is the promise of its addresses.
-    fn promise(
-        &mut self,
-        now: Instant,
-        wish: Attach,
-        places: &[(usize, u128)],
-    ) -> Result<Lease, ClusterError> {
+    fn promise(&mut self, wish: Attach, places: &[(usize, u128)]) -> Result<Lease, ClusterError> {
         let Attach { network: id, sandbox, name, mac, aliases, .. } = wish;
         let mac = mac.unwrap_or_else(|| self.fresh_mac(id));
         let endpoint = EndpointId(self.rng.random());
@@ -358,7 +358,6 @@ impl Cluster {
         }
         self.endpoints.insert(endpoint, own);
         self.touch(id);
-        let _ = now;
         Ok(lease)
     }
 

@@ -137,6 +137,9 @@ pub enum ClusterError {
     /// The node has said goodbye.
     #[error("this node has left the cluster")]
     Left,
+    /// The node has no room for more.
+    #[error("this node has as many {0} as it can tell others about: remove some")]
+    Full(&'static str),
     /// Another process runs as this node, or this one runs on state older than the cluster remembers. What it
     /// would promise may be promised already.
     #[error(
@@ -171,7 +174,9 @@ impl ClusterError {
             | Self::Attached { .. }
             | Self::MacTaken { .. }
             | Self::AddressTaken => Class::Refused,
-            Self::Unreachable { .. } | Self::Exhausted | Self::Contested { .. } => Class::Unavailable,
+            Self::Unreachable { .. } | Self::Full(_) | Self::Exhausted | Self::Contested { .. } => {
+                Class::Unavailable
+            }
             Self::Storage(_) | Self::Left | Self::Clash | Self::Corrupt { .. } => Class::Failed,
         }
     }

@@ -14,17 +14,21 @@ use super::{Cluster, ClusterError, ClusterEvent, ledger};
 use crate::api::NetworkCreate;
 use crate::ipam::{Pool, VersionedMap};
 use crate::model::{EndpointId, NetworkId, NodeId};
-use crate::network::{Definition, NetworkWish, Options};
+use crate::network::{Definition, MAX_DEFINITION, NetworkWish, Options};
 use crate::reconcile::automatic_vni;
 use crate::storage::{Table, Write};
 use crate::timestamp::UnixMillis;
 
 /// Networks a node knows; further ones of others are not taken in.
-const MAX_NETWORKS: usize = 4_096;
+const MAX_NETWORKS: usize = 1_000;
 /// Removed networks a node remembers.
 const MAX_REMOVED: usize = 65_536;
+/// Removals that are told to everybody; older ones are told to who still mentions the network.
+const RECENT: usize = 200;
 /// Nodes that hand on a definition beside its creator and the nodes in the network.
 const SPONSORS: usize = 3;
+/// Interval at which definitions that nobody hands on are looked for.
+const ORPHAN_PERIOD: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A network as this node knows it.
 pub(super) struct Network {
@@ -33,6 +37,8 @@ pub(super) struct Network {
     pub(super) statement: Vec<u8>,
     pub(super) options: Options,
     pub(super) pools: Vec<PoolState>,
+    /// Nobody else hands its definition on.
+    pub(super) orphan: bool,
 }
 
 /// A subnet and what has been heard of it.
@@ -49,6 +55,8 @@ pub(super) struct Removed {
     pub(super) author: NodeId,
     pub(super) at: UnixMillis,
     pub(super) statement: Vec<u8>,
+    /// Nobody else tells it who should know.
+    pub(super) orphan: bool,
 }
 
 impl Network {
@@ -68,6 +76,7 @@ impl Network {
             statement,
             options,
             pools,
+            orphan: false,
         })
     }
 
@@ -86,7 +95,8 @@ impl Network {
 impl Removed {
     pub(super) fn open(id: NetworkId, statement: &[u8]) -> Option<Self> {
         let (author, removal): (NodeId, Removal) = hear(REMOVAL, statement)?;
-        (removal.network == id).then(|| Self { author, at: removal.at, statement: statement.to_vec() })
+        let statement = statement.to_vec();
+        (removal.network == id).then(|| Self { author, at: removal.at, statement, orphan: false })
     }
 }
 
@@ -102,6 +112,10 @@ impl Cluster {
     ) -> Result<NetworkId, ClusterError> {
         self.check_here()?;
         let wish = NetworkWish::parse(request)?;
+        if self.networks.len() >= MAX_NETWORKS {
+            return Err(ClusterError::Full("networks"));
+        }
+        self.check_room(MAX_DEFINITION)?;
         let names = self.names();
         if names.values().any(|name| name == wish.name().as_str()) {
             return Err(ClusterError::NameTaken(wish.name().to_string()));
@@ -138,7 +152,7 @@ impl Cluster {
         }
         let removal = Removal { network: id, at: self.now_wall(now) };
         let statement = state(&self.identity, REMOVAL, &removal);
-        self.drop_network(now, id, &statement)?;
+        self.drop_network(id, &statement)?;
         self.settle(now);
         Ok(())
     }
@@ -268,12 +282,12 @@ impl Cluster {
         if removed.is_older_than(self.config.timing.forget_removed, self.now_wall(now)) {
             return;
         }
-        if self.drop_network(now, id, statement).is_err() {
+        if self.drop_network(id, statement).is_err() {
             self.dirty.views = true;
         }
     }
 
-    fn drop_network(&mut self, now: Instant, id: NetworkId, statement: &[u8]) -> Result<(), ClusterError> {
+    fn drop_network(&mut self, id: NetworkId, statement: &[u8]) -> Result<(), ClusterError> {
         let Some(removed) = Removed::open(id, statement) else {
             return Err(ClusterError::Corrupt { what: "removal" });
         };
@@ -294,12 +308,14 @@ impl Cluster {
             self.endpoints.remove(endpoint);
         }
         let known = self.networks.remove(&id).is_some();
+        let eldest = self.recently_removed().last().copied();
+        self.removed_by_age.insert((removed.at, id));
         self.removed.insert(id, removed);
+        self.dirty.records.extend(eldest);
         self.fetches.retain(|key, _| key.network != id);
         self.fail_attaching(id);
         self.segments.remove(&id);
         self.dirty.records.insert(id);
-        let _ = now;
         if known {
             self.events.push_back(ClusterEvent::NetworkRemoved { network: id, endpoints: drained });
         }
@@ -316,6 +332,7 @@ impl Cluster {
         }
         let writes = old.iter().map(|id| ledger::delete(Table::Removed, id.0)).collect();
         if self.ledger.commit("network-remove", writes).is_ok() {
+            self.removed_by_age.retain(|(_, id)| !old.contains(id));
             for id in old {
                 self.removed.remove(&id);
                 self.dirty.records.insert(id);
@@ -323,14 +340,55 @@ impl Cluster {
         }
     }
 
+    /// The networks removed last, the latest first.
+    pub(super) fn recently_removed(&self) -> impl Iterator<Item = &NetworkId> {
+        self.removed_by_age.iter().rev().take(RECENT).map(|(_, id)| id)
+    }
+
+    /// Whether a removal is still to be told: it is recent, or another node does not know of it.
+    pub(super) fn must_tell_removal(&self, id: NetworkId) -> bool {
+        self.recently_removed().any(|&recent| recent == id)
+            || self.views.values().any(|view| view.mentions.contains(&id))
+    }
+
+    /// Hands on definitions and removals that nobody else does. The others have not heard of a network yet, or know
+    /// that it was removed and will say so. Where several nodes would, the first in the network's order of sponsors does.
+    pub(super) fn adopt_orphans(&mut self, now: Instant) {
+        if now < self.orphans_at {
+            return;
+        }
+        self.orphans_at = now + ORPHAN_PERIOD;
+        let mut defined: BTreeMap<NetworkId, Vec<NodeId>> = BTreeMap::new();
+        let mut told: BTreeMap<NetworkId, Vec<NodeId>> = BTreeMap::new();
+        for (&node, view) in self.views.iter().filter(|(node, _)| self.is_alive(**node)) {
+            view.definitions.iter().for_each(|&id| defined.entry(id).or_default().push(node));
+            view.removals.iter().for_each(|&id| told.entry(id).or_default().push(node));
+        }
+        let mentioned: BTreeSet<NetworkId> =
+            self.views.values().flat_map(|view| &view.mentions).copied().collect();
+        let me = self.me;
+        let networks =
+            self.networks.iter_mut().map(|(&id, network)| (id, &mut network.orphan, defined.get(&id)));
+        let removed = self.removed.iter_mut().filter(|(id, _)| mentioned.contains(id));
+        let removed = removed.map(|(&id, removed)| (id, &mut removed.orphan, told.get(&id)));
+        for (id, orphan, others) in networks.chain(removed) {
+            let others = others.map(Vec::as_slice).unwrap_or_default();
+            let before = *orphan;
+            *orphan = if before {
+                !others.iter().any(|&node| sponsor_rank(id, node) < sponsor_rank(id, me))
+            } else {
+                others.is_empty()
+            };
+            if *orphan != before {
+                self.dirty.records.insert(id);
+            }
+        }
+    }
+
     /// Whether this node is one of those who hand on what is known of a network.
     pub(super) fn sponsors(&self, id: NetworkId) -> bool {
-        let rank = |node: NodeId| {
-            let hash = Sha256::new_with_prefix(id.0).chain_update(node.0).finalize();
-            (hash, node)
-        };
-        let ours = rank(self.me);
-        self.alive().filter(|&node| rank(node) < ours).take(SPONSORS).count() < SPONSORS
+        let ours = sponsor_rank(id, self.me);
+        self.alive().filter(|&node| sponsor_rank(id, node) < ours).take(SPONSORS).count() < SPONSORS
     }
 
     /// The VNI a network wishes for where none is pinned.
@@ -338,4 +396,12 @@ impl Cluster {
         let hash = Sha256::new_with_prefix(b"weft vni").chain_update(id.0).finalize();
         automatic_vni(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
     }
+}
+
+/// The order in which nodes sponsor a network, different for each network (rendezvous hashing).
+fn sponsor_rank(id: NetworkId, node: NodeId) -> ([u8; 8], NodeId) {
+    let hash = Sha256::new_with_prefix(id.0).chain_update(node.0).finalize();
+    let mut rank = [0; 8];
+    rank.copy_from_slice(&hash[..8]);
+    (rank, node)
 }

@@ -8,10 +8,17 @@ use weft_dataplane::segment::Vtep;
 use weft_dataplane::wire::Vni;
 
 use super::record::{Key, Membership, RANGES_PER_RECORD, Ranges, encode};
-use super::{Cluster, ClusterEvent};
+use super::{Cluster, ClusterError, ClusterEvent};
+use crate::gossip::{MAX_KEYS, MAX_TABLE};
 use crate::ipam::{Claim, Owner, Range};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::reconcile::{self, Attachment, Picture, Tunnel};
+
+/// What gossip charges a record beyond its key and body, octets.
+const RECORD_COST: usize = 80;
+/// Records and octets kept free for removals and ranges, which must always get through.
+const SPARE_KEYS: usize = 512;
+const SPARE_OCTETS: usize = 96 << 10;
 
 impl Cluster {
     /// Tells gossip the own records of dirty networks.
@@ -47,10 +54,22 @@ impl Cluster {
         }
     }
 
+    /// Whether another promise can be published: gossip bounds what one node may say, and a promise that others
+    /// cannot hear of is none.
+    pub(super) fn check_room(&self, octets: usize) -> Result<(), ClusterError> {
+        let used: usize =
+            self.published.iter().map(|((_, key), body)| key.len() + body.len() + RECORD_COST).sum();
+        if self.published.len() >= MAX_KEYS - SPARE_KEYS || used + octets > MAX_TABLE - SPARE_OCTETS {
+            return Err(ClusterError::Full("records"));
+        }
+        Ok(())
+    }
+
     fn records_of(&self, id: NetworkId) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut records = BTreeMap::new();
         if let Some(removed) = self.removed.get(&id) {
-            if removed.author == self.me || self.sponsors(id) {
+            let ours = removed.author == self.me || removed.orphan || self.sponsors(id);
+            if ours && self.must_tell_removal(id) {
                 records.insert(Key::Removal(id).encode(), removed.statement.clone());
             }
             return records;
@@ -66,7 +85,8 @@ impl Cluster {
         if let Some(vni) = self.vnis().get(&id).filter(|_| taking_part) {
             records.insert(Key::Membership(id).encode(), encode(&Membership::new(*vni)));
         }
-        if taking_part || network.definition.creator == self.me || self.sponsors(id) {
+        let ours = network.definition.creator == self.me;
+        if taking_part || ours || self.sponsors(id) || network.orphan {
             records.insert(Key::Definition(id).encode(), network.statement.clone());
         }
         for (index, state) in network.pools.iter().enumerate() {
@@ -96,13 +116,15 @@ impl Cluster {
         reconcile::assign_vnis(networks.into_iter().map(|(id, n)| (id, Self::wished_vni(id), n.options.vni)))
     }
 
-    /// Derives dirty segments and tells which changed.
-    pub(super) fn derive_segments(&mut self, now: Instant) {
+    /// Derives dirty segments and tells which changed; answers how many endpoints were looked at.
+    pub(super) fn derive_segments(&mut self, now: Instant) -> usize {
+        let mut endpoints = 0;
         let vnis = self.vnis();
         let dirty = std::mem::take(&mut self.dirty.segments);
         for id in dirty {
             let derived =
                 vnis.get(&id).and_then(|&vni| self.picture(now, id, vni)).map(|p| reconcile::derive(&p));
+            endpoints += derived.as_ref().map_or(0, |spec| spec.local.len() + spec.remote.len());
             let before = match derived.clone() {
                 Some(spec) => self.segments.insert(id, spec),
                 None => self.segments.remove(&id),
@@ -111,6 +133,7 @@ impl Cluster {
                 self.events.push_back(ClusterEvent::SegmentChanged(id));
             }
         }
+        endpoints
     }
 
     fn picture(&self, now: Instant, id: NetworkId, vni: Vni) -> Option<Picture<'_>> {

@@ -64,9 +64,13 @@ pub(super) struct Answered {
 }
 
 impl Cluster {
-    /// Starts to fetch, unless that is under way.
-    pub(super) fn fetch(&mut self, now: Instant, key: FetchKey) {
-        if self.fetches.contains_key(&key) || self.fetches.len() >= MAX_FETCHES {
+    /// Starts to fetch until `deadline`, or goes on with what is under way until then.
+    pub(super) fn fetch(&mut self, now: Instant, key: FetchKey, deadline: Instant) {
+        if let Some(fetch) = self.fetches.get_mut(&key) {
+            fetch.deadline = fetch.deadline.max(deadline);
+            return;
+        }
+        if self.fetches.len() >= MAX_FETCHES {
             return;
         }
         let fetch = Fetch {
@@ -74,7 +78,7 @@ impl Cluster {
             donor: None,
             sends: 0,
             due: now,
-            deadline: now + self.config.timing.patience,
+            deadline,
             empty: BTreeSet::new(),
             silent: BTreeSet::new(),
             hint: None,
@@ -238,8 +242,8 @@ impl Cluster {
             }
         }
         for key in wanted {
-            if !self.free_of_others(key).is_empty() {
-                self.fetch(now, key);
+            if !self.free_of_others(key).is_empty() && !self.fetches.contains_key(&key) {
+                self.fetch(now, key, now + self.config.timing.patience);
             }
         }
     }

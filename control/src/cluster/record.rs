@@ -2,8 +2,8 @@
 //!
 //! | key | body | published by |
 //! |---|---|---|
-//! | `N` network | [`Definition`] as a statement of its creator | creator, nodes in it, three sponsors |
-//! | `X` network | [`Removal`] as a statement of who removed it | who removed it, three sponsors |
+//! | `N` network | [`Definition`] as a statement of its creator | creator, nodes in it, three sponsors, or who sees nobody else do it |
+//! | `X` network | [`Removal`] as a statement of who removed it | three sponsors, while it is recent or somebody still mentions the network |
 //! | `n` network | [`Membership`] | nodes with an endpoint in it |
 //! | `e` network endpoint | [`Endpoint`] | the endpoint's node |
 //! | `r` network pool chunk | [`Ranges`] | owners of ranges |
@@ -54,6 +54,17 @@ impl Key {
             Self::Definition(_) | Self::Removal(_) | Self::Membership(_) => {}
         }
         octets
+    }
+
+    /// The network it takes for an existing one.
+    pub(super) fn mentions(self) -> Option<NetworkId> {
+        match self {
+            Self::Definition(network)
+            | Self::Membership(network)
+            | Self::Endpoint(network, _)
+            | Self::Ranges(network, ..) => Some(network),
+            Self::Removal(_) => None,
+        }
     }
 
     /// `None` for kinds that a later version may have.

@@ -11,7 +11,7 @@ use super::networks::Network;
 use super::record::Endpoint;
 use crate::api;
 use crate::gossip::MemberState;
-use crate::ipam::{Claim, Use};
+use crate::ipam::{Claim, Range, Use};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::reconcile::{self, Attachment};
 
@@ -269,7 +269,25 @@ impl Cluster {
             }
         }
         warnings.extend(self.strays());
+        warnings.extend(self.overlaps());
         warnings
+    }
+
+    /// Subnets that two networks have, made on both sides of a partition: legal, but no sandbox can be in both.
+    fn overlaps(&self) -> Vec<String> {
+        let mut subnets: Vec<(Range, bool, NetworkId)> = (self.networks.iter())
+            .flat_map(|(&id, network)| network.definition.subnets.iter().map(move |s| (s.prefix, id)))
+            .map(|(prefix, id)| (Range::of(prefix), prefix.addr().is_ipv4(), id))
+            .collect();
+        subnets.sort_by_key(|&(range, v4, id)| (v4, range, id));
+        let overlap = |pair: &&[(Range, bool, NetworkId)]| {
+            pair[0].1 == pair[1].1 && pair[0].0.intersection(pair[1].0).is_some()
+        };
+        let text = |pair: &[(Range, bool, NetworkId)]| {
+            let names = [self.name_of(pair[0].2), self.name_of(pair[1].2)];
+            format!("networks {} and {} overlap: a sandbox cannot use both", names[0], names[1])
+        };
+        subnets.windows(2).filter(overlap).map(text).collect()
     }
 
     /// Endpoints of this node on addresses that others own: this node ran on an old copy of its state.

@@ -73,6 +73,7 @@ impl Cluster {
             config,
             networks: BTreeMap::new(),
             removed: BTreeMap::new(),
+            removed_by_age: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             views: BTreeMap::new(),
             down: BTreeMap::new(),
@@ -84,6 +85,7 @@ impl Cluster {
             segments: BTreeMap::new(),
             dirty: Dirty::default(),
             tick_at: now + TICK,
+            orphans_at: now + TICK,
             leaving: None,
             left: false,
             clashes: BTreeSet::new(),
@@ -99,7 +101,8 @@ impl Cluster {
         self.load_networks()?;
         self.load_endpoints()?;
         self.load_ranges(now)?;
-        self.dirty.records.extend(self.networks.keys().chain(self.removed.keys()));
+        self.dirty.records.extend(self.networks.keys());
+        self.dirty.sponsors = true;
         self.dirty.segments.extend(self.networks.keys());
         Ok(())
     }
@@ -108,6 +111,7 @@ impl Cluster {
         for (key, statement) in self.ledger.rows(Table::Removed, &[]) {
             let id = NetworkId(key.try_into().map_err(|_| corrupt("removed networks"))?);
             let removed = Removed::open(id, statement).ok_or(corrupt("removed networks"))?;
+            self.removed_by_age.insert((removed.at, id));
             self.removed.insert(id, removed);
         }
         for (key, statement) in self.ledger.rows(Table::Networks, &[]) {

@@ -14,6 +14,12 @@ pub(super) struct View {
     pub(super) memberships: BTreeMap<NetworkId, Vni>,
     pub(super) endpoints: BTreeMap<NetworkId, BTreeMap<EndpointId, Endpoint>>,
     pub(super) ranges: BTreeMap<(NetworkId, u8, u16), Ranges>,
+    /// Networks whose definition it hands on.
+    pub(super) definitions: BTreeSet<NetworkId>,
+    /// Networks whose removal it hands on.
+    pub(super) removals: BTreeSet<NetworkId>,
+    /// Networks it says anything about, but that they are gone.
+    pub(super) mentions: BTreeSet<NetworkId>,
 }
 
 /// Statements of others that one origin hands on.
@@ -31,9 +37,17 @@ impl View {
         let mut relayed = Relayed::default();
         for (key, record) in records {
             let body = record.body();
-            match Key::decode(key.as_bytes()) {
-                Some(Key::Definition(network)) => relayed.definitions.push((network, body)),
-                Some(Key::Removal(network)) => relayed.removals.push((network, body)),
+            let key = Key::decode(key.as_bytes());
+            view.mentions.extend(key.and_then(Key::mentions));
+            match key {
+                Some(Key::Definition(network)) => {
+                    view.definitions.insert(network);
+                    relayed.definitions.push((network, body));
+                }
+                Some(Key::Removal(network)) => {
+                    view.removals.insert(network);
+                    relayed.removals.push((network, body));
+                }
                 Some(Key::Membership(network)) => {
                     let vni = record::decode(body).and_then(Membership::vni);
                     view.memberships.extend(vni.map(|vni| (network, vni)));
