@@ -45,7 +45,8 @@ pub struct DataplaneConfig {
     pub port: u16,
     /// Packet threads; each takes one queue of every TAP. More than CPUs is of no use.
     pub workers: NonZeroUsize,
-    /// Source ports each worker spreads flows over; 4 to 32. Each costs one socket.
+    /// Source ports that flows are spread over, and with them the peer's workers and queues; 4 to 64, several
+    /// times the number of workers. Each costs one socket.
     pub source_ports: usize,
 }
 
@@ -214,11 +215,13 @@ impl Dataplane {
         drop(done);
         attached.push(vni);
         drop(attached);
-        let failed = results.iter().find_map(Result::err);
-        failed.map_or(Ok(()), |source| {
-            self.detach(vni);
-            Err(DataplaneError::Attach { vni, source })
-        })
+        match acknowledged(&results, expected) {
+            Ok(()) => Ok(()),
+            Err(source) => {
+                self.detach(vni);
+                Err(DataplaneError::Attach { vni, source })
+            }
+        }
     }
 
     /// Takes the port of segment `vni` away, and with it the TAP. Returns when no worker holds it; without a
@@ -306,6 +309,16 @@ impl Handle {
         let _ = self.commands.send(command);
         let _ = self.bell.write(1);
     }
+}
+
+/// Waits for `expected` workers; one that ended without a word is an error too.
+fn acknowledged(results: &Receiver<io::Result<()>>, expected: usize) -> io::Result<()> {
+    let mut taken = 0;
+    for result in results {
+        result?;
+        taken += 1;
+    }
+    if taken == expected { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
 }
 
 fn spawn(number: usize, worker: Worker, commands: Sender<Command>) -> io::Result<Handle> {

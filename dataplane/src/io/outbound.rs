@@ -1,6 +1,7 @@
 //! From the ports to the underlay: frames are read, decided, split and gathered into runs.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use socket2::Socket;
 
@@ -25,7 +26,7 @@ const _: () = assert!(vxlan::HEADER_LEN <= vnet::HEADER_LEN);
 
 /// The sending half of a worker.
 pub(crate) struct Outbound {
-    sockets: Vec<Socket>,
+    sockets: Arc<[Socket]>,
     outbox: Outbox,
     /// Frames as they were read, one behind the other; the outbox refers to them.
     frames: Vec<u8>,
@@ -33,7 +34,7 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
+    pub(crate) fn new(sockets: Arc<[Socket]>) -> Self {
         Self { outbox: Outbox::new(sockets.len()), sockets, frames: vec![0; FRAMES], used: 0 }
     }
 

@@ -1,12 +1,16 @@
-//! Underlay sockets: one per worker to receive on the VXLAN port, a pool per worker to send from.
+//! Underlay sockets: one per worker to receive on the VXLAN port, a pool to send from.
 //!
 //! A UDP socket has one source port, and RFC 7348 §5 wants the source port to be a hash of the inner flow, so
-//! that NICs and the peer's workers spread flows. Hence a small pool of sockets, each on its own port.
+//! that NICs and the peer's workers spread flows. Hence a small pool of sockets, each on its own port. All
+//! workers share it: the port must depend on the flow alone. If it told the sending worker too, the peer's
+//! choice of worker would follow ours, ours would follow the peer's (a TAP answers on the queue it was written
+//! by), and some flows would swap workers, and their order, with every round trip.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
@@ -24,8 +28,8 @@ const SOURCE_PORTS: u16 = u16::MAX - SOURCE_PORT_MIN + 1;
 pub(crate) struct Underlay {
     /// Bound to the VXLAN port; shares it with the other workers' by SO_REUSEPORT.
     pub(crate) inbound: Socket,
-    /// Send only, each on a source port of its own.
-    pub(crate) outbound: Vec<Socket>,
+    /// Send only, each on a source port of its own; the same for all workers.
+    pub(crate) outbound: Arc<[Socket]>,
 }
 
 /// Opens the sockets of `workers` workers in the calling thread's network namespace; port 0 picks one.
@@ -38,40 +42,34 @@ pub(crate) fn open(
     workers: usize,
     source_ports: usize,
 ) -> Result<(SocketAddr, Vec<Underlay>), DataplaneError> {
+    let refused = |source| DataplaneError::Socket { bind, source };
     // Without SO_REUSEPORT first: with it, a second agent would silently join the group and take half the
     // datagrams.
     let probe = bound(bind, port, false).map_err(|source| bind_error(bind, port, source))?;
-    let address = local_address(&probe).map_err(|source| DataplaneError::Socket { bind, source })?;
-    if workers == 1 {
-        return Ok((address, vec![underlay(bind, probe, source_ports, 0)?]));
+    let address = local_address(&probe).map_err(refused)?;
+    let outbound = pool(bind, source_ports).map_err(refused)?;
+    let mut inbound = vec![probe];
+    if workers > 1 {
+        inbound.clear();
+        for _ in 0..workers {
+            let shared = bound(bind, address.port(), true);
+            inbound.push(shared.map_err(|source| bind_error(bind, address.port(), source))?);
+        }
     }
-    drop(probe);
-    let underlays = (0..workers)
-        .map(|worker| {
-            let inbound = bound(bind, address.port(), true)
-                .map_err(|source| bind_error(bind, address.port(), source))?;
-            underlay(bind, inbound, source_ports, worker)
+    let underlays = inbound
+        .into_iter()
+        .map(|inbound| {
+            prepare_inbound(&inbound)?;
+            Ok(Underlay { inbound, outbound: Arc::clone(&outbound) })
         })
-        .collect::<Result<_, _>>()?;
-    Ok((address, underlays))
+        .collect::<io::Result<_>>();
+    Ok((address, underlays.map_err(refused)?))
 }
 
-fn underlay(
-    bind: IpAddr,
-    inbound: Socket,
-    source_ports: usize,
-    worker: usize,
-) -> Result<Underlay, DataplaneError> {
-    let open = || -> io::Result<Underlay> {
-        prepare_inbound(&inbound)?;
-        // Other agents and other workers of this host may hold ports of the range; begin where they are
-        // unlikely to be and take what is free.
-        let mut next = (worker * source_ports) as u16 % SOURCE_PORTS;
-        let outbound =
-            (0..source_ports).map(|_| outbound(bind, &mut next)).collect::<io::Result<Vec<_>>>()?;
-        Ok(Underlay { inbound, outbound })
-    };
-    open().map_err(|source| DataplaneError::Socket { bind, source })
+/// Sockets on `source_ports` free ports of the range; other agents of this host may hold some.
+fn pool(bind: IpAddr, source_ports: usize) -> io::Result<Arc<[Socket]>> {
+    let mut next = 0;
+    (0..source_ports).map(|_| outbound(bind, &mut next)).collect()
 }
 
 fn socket(bind: IpAddr) -> io::Result<Socket> {
@@ -216,17 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn source_ports_are_distinct_and_in_the_recommended_range() {
+    fn source_ports_are_distinct_in_the_recommended_range_and_the_same_for_all_workers() {
         let (_, underlays) = open(LOOPBACK, 0, 2, 4).expect("loopback has free ports");
-        let mut ports: Vec<u16> = underlays
-            .iter()
-            .flat_map(|underlay| &underlay.outbound)
-            .map(|socket| local_address(socket).expect("bound").port())
-            .collect();
+        let ports_of = |underlay: &Underlay| -> Vec<u16> {
+            underlay.outbound.iter().map(|socket| local_address(socket).expect("bound").port()).collect()
+        };
+        let mut ports = ports_of(&underlays[0]);
+        assert_eq!(ports, ports_of(&underlays[1]));
         assert!(ports.iter().all(|&port| port >= SOURCE_PORT_MIN), "{ports:?}");
         ports.sort_unstable();
         ports.dedup();
-        assert_eq!(ports.len(), 8);
+        assert_eq!(ports.len(), 4);
     }
 
     #[test]
