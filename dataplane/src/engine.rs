@@ -78,7 +78,9 @@ impl Engine {
     pub fn after(&self, change: Change) -> Self {
         let mut next = self.clone();
         match change {
-            Change::SetSegment(spec) => {
+            Change::SetSegment(mut spec) => {
+                // A flood to ourselves would come back as a loop.
+                spec.members.retain(|vtep| vtep.address.ip().to_canonical() != self.own);
                 let before = self.segments.get(&spec.vni).map(Arc::as_ref);
                 let segment = Segment::build(spec, self.seed, before);
                 next.segments.insert(segment.vni(), Arc::new(segment));

@@ -107,6 +107,15 @@ fn broadcasts_of_a_flooding_segment_go_to_every_member_and_come_in() {
 }
 
 #[test]
+fn a_flood_leaves_out_the_node_itself_even_if_control_lists_it() {
+    let mut listed = flooding();
+    listed.members.push(vtep(OWN, 42));
+    let engine = engine(listed);
+    let frame = udp((A, IP_A), (MacAddr::BROADCAST, [255; 4]), (1, 2), 5);
+    assert_eq!(out(&engine, &frame), Verdict::Flood(&[vtep(VTEP_B, 42), vtep(VTEP_C, 77)]));
+}
+
+#[test]
 fn unknown_unicast_and_arp_for_strangers_are_flooded_to_static_vteps_only() {
     let engine = engine(with_static());
     let flood = [vtep(VTEP_S, 42)];
