@@ -7,7 +7,8 @@
 //!
 //! A promise (an address, a network, a range given away) is made durable through [`Storage`] before anybody can
 //! see it. The points are named: `boot`, `network-create`, `network-learn`, `network-remove`, `endpoint-attach`,
-//! `endpoint-detach`, `range-gain`, `range-grant`, `range-leave`, `peers`.
+//! `endpoint-detach`, `range-gain`, `range-grant`, `range-leave`, `range-wake`,
+//! `peers`.
 
 mod attach;
 mod config;

@@ -80,10 +80,12 @@ pub trait Storage: Send + Sync {
     fn load(&self, table: Table) -> Result<Vec<Row>, StorageError>;
 }
 
+type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
 /// State in memory, for tests and simulations: it survives the node, not the process.
 #[derive(Debug, Default)]
 pub struct Memory {
-    tables: Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+    tables: Mutex<Rows>,
     full: AtomicBool,
     lies: AtomicBool,
 }

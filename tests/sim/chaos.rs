@@ -472,7 +472,7 @@ impl World {
             for address in &endpoint.lease.addresses {
                 let place = (endpoint.lease.network, address.addr());
                 let Some(&freed) = self.freed.get(&place) else { continue };
-                let asked = self.asked.get(&place).is_some_and(|&asked| asked >= freed);
+                let asked = self.asked.get(&place).is_some_and(|&asked| asked + timing().patience >= freed);
                 let rested = self.net.now() - freed;
                 if !asked && rested < timing().quarantine {
                     return Err(format!("{address} was handed out again after {rested:?}"));

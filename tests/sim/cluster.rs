@@ -65,7 +65,12 @@ impl SimNode for Node {
 
 /// Rests and waits as in production, but for the long ones.
 pub(crate) fn timing() -> Timing {
-    Timing { quarantine: Duration::from_secs(20), forget_dead: Duration::from_secs(60), ..Timing::default() }
+    Timing {
+        quarantine: Duration::from_secs(20),
+        balance: Duration::from_secs(12),
+        forget_dead: Duration::from_secs(60),
+        ..Timing::default()
+    }
 }
 
 /// Starts the node with this number and disk.
@@ -672,4 +677,37 @@ fn a_network_removed_long_ago_is_gone_for_who_was_away_too() {
     bench.restart(2);
     assert!(bench.node(2).cluster.resolve("web").is_ok(), "it cannot know yet");
     bench.until("it knows", |sim| sim.node(addr(2)).is_some_and(|node| node.cluster.resolve("web").is_err()));
+}
+
+#[test]
+fn a_network_that_one_node_remembers_is_known_to_all_again_whichever_node_that_is() {
+    for survivor in 1..6 {
+        let mut bench = Bench::new(6);
+        let net = bench.create(0, "web", &[]);
+        bench.known_to_all(net);
+        bench.net.run_for(Duration::from_secs(2));
+        for at in (0..6).filter(|&at| at != survivor) {
+            bench.net.crash(addr(at));
+            bench.disks[at] = Arc::default();
+        }
+        for at in (0..6).filter(|&at| at != survivor) {
+            let mut node = node(at, bench.disks[at].clone(), 500 + at as u64, bench.net.now(), 2_000_000);
+            node.cluster.join(bench.net.now(), &[addr(survivor)]);
+            bench.net.start(addr(at), node);
+        }
+        bench.known_to_all(net);
+    }
+}
+
+#[test]
+fn a_subnet_is_shared_out_so_that_a_dead_creator_strands_its_share_only() {
+    let mut bench = Bench::new(4);
+    let net = bench.create(0, "web", &["10.9.0.0/16"]);
+    bench.known_to_all(net);
+    bench.net.run_for(Duration::from_secs(60));
+    let owned: Vec<u64> = (0..4)
+        .map(|at| bench.node(at).cluster.network(bench.net.now(), net).expect("known").ranges[0].owned)
+        .collect();
+    assert_eq!(owned.iter().sum::<u64>(), 65_533, "without network, broadcast and gateway: {owned:?}");
+    assert!(owned.iter().all(|&owned| owned >= 65_533 / 8), "{owned:?}");
 }

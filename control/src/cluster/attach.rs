@@ -9,7 +9,7 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use weft_dataplane::wire::MacAddr;
 
-use super::ranges::FetchKey;
+use super::ranges::{Amount, FetchKey};
 use super::record::{Endpoint, encode};
 use super::start::rest_key;
 use super::{Cluster, ClusterError, ClusterEvent, MAX_ALIASES, ledger};
@@ -236,7 +236,7 @@ impl Cluster {
                 if !missing.is_empty() {
                     let deadline = attaching.deadline;
                     for key in missing {
-                        self.fetch(now, key, deadline);
+                        self.fetch(now, key, deadline, Amount::Block);
                     }
                     return;
                 }

@@ -47,6 +47,9 @@ pub struct Timing {
     pub patience: Duration,
     /// Wait for an answer to one request for a range before it is sent again.
     pub retry: Duration,
+    /// Interval at which a node that owns far less than its share of a subnet asks for more, so that a dead node
+    /// strands its share and not the whole.
+    pub balance: Duration,
     /// Time after which the endpoints of a dead node are no longer shown and forwarded to.
     pub forget_dead: Duration,
     /// Age at which a removed network is forgotten. A node that was away longer must join as a new one.
@@ -61,6 +64,7 @@ impl Default for Timing {
             quarantine: Duration::from_secs(120),
             patience: Duration::from_secs(5),
             retry: Duration::from_millis(300),
+            balance: Duration::from_secs(30),
             forget_dead: Duration::from_secs(15 * 60),
             forget_removed: Duration::from_secs(30 * 24 * 3600),
             settle: Duration::from_millis(3),

@@ -48,6 +48,8 @@ pub(super) struct PoolState {
     pub(super) heard: VersionedMap,
     /// No reserve is asked for before, after one could not be had.
     pub(super) reserve_after: Option<Instant>,
+    /// When the node's share is looked at next.
+    pub(super) balance_at: Option<Instant>,
 }
 
 /// A network that is gone.
@@ -68,6 +70,7 @@ impl Network {
             pool: Pool::new(me, subnet.space(), author),
             heard: VersionedMap::default(),
             reserve_after: None,
+            balance_at: None,
         };
         let pools = definition.subnets.iter().map(pool).collect();
         let statement = statement.to_vec();
@@ -96,7 +99,7 @@ impl Removed {
     pub(super) fn open(id: NetworkId, statement: &[u8]) -> Option<Self> {
         let (author, removal): (NodeId, Removal) = hear(REMOVAL, statement)?;
         let statement = statement.to_vec();
-        (removal.network == id).then(|| Self { author, at: removal.at, statement, orphan: false })
+        (removal.network == id).then_some(Self { author, at: removal.at, statement, orphan: false })
     }
 }
 

@@ -33,10 +33,20 @@ pub(super) struct FetchKey {
     pub(super) exact: Option<u128>,
 }
 
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Amount {
+    /// What endpoints need next.
+    Block,
+    /// What is missing to an equal share.
+    Share,
+}
+
 /// A request under way, to one node after another.
 #[derive(Debug)]
 pub(super) struct Fetch {
     number: u64,
+    amount: Amount,
     donor: Option<NodeId>,
     sends: u8,
     due: Instant,
@@ -65,7 +75,7 @@ pub(super) struct Answered {
 
 impl Cluster {
     /// Starts to fetch until `deadline`, or goes on with what is under way until then.
-    pub(super) fn fetch(&mut self, now: Instant, key: FetchKey, deadline: Instant) {
+    pub(super) fn fetch(&mut self, now: Instant, key: FetchKey, deadline: Instant, amount: Amount) {
         if let Some(fetch) = self.fetches.get_mut(&key) {
             fetch.deadline = fetch.deadline.max(deadline);
             return;
@@ -75,6 +85,7 @@ impl Cluster {
         }
         let fetch = Fetch {
             number: self.rng.random(),
+            amount,
             donor: None,
             sends: 0,
             due: now,
@@ -127,7 +138,8 @@ impl Cluster {
     }
 
     fn send_request(&mut self, now: Instant, key: FetchKey) {
-        let want = key.exact.map_or_else(|| Want::Block(self.block(key)), Want::Exact);
+        let Some(amount) = self.fetches.get(&key).map(|fetch| fetch.amount) else { return };
+        let want = key.exact.map_or_else(|| Want::Block(self.count(key, amount)), Want::Exact);
         let Some(fetch) = self.fetches.get_mut(&key) else { return };
         let Some(donor) = fetch.donor else { return };
         fetch.sends += 1;
@@ -136,10 +148,16 @@ impl Cluster {
         self.gossip.send_rpc(now, donor, encode(&call));
     }
 
-    fn block(&self, key: FetchKey) -> u64 {
-        let size = self.networks.get(&key.network).and_then(|network| network.pools.get(key.pool));
-        let size = size.map_or(0, |state| state.pool.space().automatic_count());
-        u64::try_from(block_size(size, self.alive().count())).unwrap_or(u64::MAX)
+    fn count(&self, key: FetchKey, amount: Amount) -> u64 {
+        let state = self.networks.get(&key.network).and_then(|network| network.pools.get(key.pool));
+        let Some(pool) = state.map(|state| &state.pool) else { return 0 };
+        let (size, nodes) = (pool.space().automatic_count(), self.alive().count());
+        let block = block_size(size, nodes);
+        let count = match amount {
+            Amount::Block => block,
+            Amount::Share => share(size, nodes).saturating_sub(pool.usage().owned).max(block),
+        };
+        u64::try_from(count).unwrap_or(u64::MAX)
     }
 
     /// The node that answers and has most to give, or owns the address asked for.
@@ -226,24 +244,30 @@ impl Cluster {
         self.progress_attaching(now);
     }
 
-    /// Asks for what will be needed: a first block where there is plenty, the next one at three quarters.
+    /// Asks for what will be needed: a first block where there is plenty, the next one at three quarters; and now
+    /// and then for a fair share.
     pub(super) fn fetch_reserves(&mut self, now: Instant) {
         if self.check_here().is_err() {
             return;
         }
         let nodes = self.alive().count();
         let mut wanted = Vec::new();
-        for (&network, known) in &self.networks {
-            for (pool, state) in known.pools.iter().enumerate() {
+        let balance = self.config.timing.balance;
+        for (&network, known) in &mut self.networks {
+            for (pool, state) in known.pools.iter_mut().enumerate() {
+                let key = FetchKey { network, pool, exact: None };
                 let rested = state.reserve_after.is_none_or(|at| at <= now);
                 if rested && nodes > 1 && wants_reserve(&state.pool, nodes) {
-                    wanted.push(FetchKey { network, pool, exact: None });
+                    wanted.push((key, Amount::Block));
+                } else if now >= *state.balance_at.get_or_insert(now + balance) {
+                    state.balance_at = Some(now + balance);
+                    wanted.extend(wants_share(&state.pool, nodes).then_some((key, Amount::Share)));
                 }
             }
         }
-        for key in wanted {
+        for (key, amount) in wanted {
             if !self.free_of_others(key).is_empty() && !self.fetches.contains_key(&key) {
-                self.fetch(now, key, now + self.config.timing.patience);
+                self.fetch(now, key, now + self.config.timing.patience, amount);
             }
         }
     }
@@ -288,7 +312,7 @@ impl Cluster {
         let state = self.networks.get_mut(&network).and_then(|network| network.pools.get_mut(index));
         let Some(state) = state else { return Answer::Unknown };
         let claims = match want {
-            Want::Block(count) => state.pool.carve(u128::from(count).min(4096), from),
+            Want::Block(count) => state.pool.carve(u128::from(count), from),
             Want::Exact(address) => match state.pool.standing(address) {
                 Standing::Free => state.pool.carve_exact(address, from).into_iter().collect(),
                 Standing::Taken | Standing::Reserved => return Answer::Taken,
@@ -478,11 +502,25 @@ impl Cluster {
     }
 }
 
-/// Whether a pool should have more than it has: a first block where every node can have one from half the subnet,
-/// the next one at three quarters.
+/// Whether a pool should have more than it has: a first block where there is plenty, the next one at three quarters.
 fn wants_reserve(pool: &Pool, nodes: usize) -> bool {
-    let size = pool.space().automatic_count();
     let usage = pool.usage();
-    let shares = block_size(size, nodes).saturating_mul(u128::try_from(nodes).unwrap_or(u128::MAX));
-    if usage.owned == 0 { shares <= size / 2 } else { usage.used * 4 >= usage.owned * 3 }
+    if usage.owned == 0 { is_ample(pool, nodes) } else { usage.used * 4 >= usage.owned * 3 }
+}
+
+/// Whether this node owns less than half its share of a subnet with plenty.
+fn wants_share(pool: &Pool, nodes: usize) -> bool {
+    nodes > 1
+        && is_ample(pool, nodes)
+        && pool.usage().owned < share(pool.space().automatic_count(), nodes) / 2
+}
+
+/// Whether every node can have a block from half the subnet.
+fn is_ample(pool: &Pool, nodes: usize) -> bool {
+    let size = pool.space().automatic_count();
+    block_size(size, nodes).saturating_mul(u128::try_from(nodes).unwrap_or(u128::MAX)) <= size / 2
+}
+
+fn share(size: u128, nodes: usize) -> u128 {
+    size / u128::try_from(nodes.max(1)).unwrap_or(u128::MAX)
 }

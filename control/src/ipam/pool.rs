@@ -396,6 +396,7 @@ fn count<T>(items: impl Iterator<Item = T>) -> u128 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's time starts somewhere")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -197,6 +197,9 @@ mod tests {
     use super::*;
     use crate::api::Ipam;
 
+    /// Subnet, range and gateway.
+    type Entry = (&'static str, &'static str, &'static str);
+
     const ID: NetworkId = NetworkId([7; 16]);
 
     fn request(config: &[(&str, &str, &str)]) -> NetworkCreate {
@@ -253,7 +256,7 @@ mod tests {
 
     #[test]
     fn faults_of_the_configuration_have_dockers_words() {
-        let cases: [(&[(&str, &str, &str)], &str); 9] = [
+        let cases: [(&[Entry], &str); 9] = [
             (&[("10.0.0.5/24", "", "")], "invalid subnet 10.0.0.5/24: it should be 10.0.0.0/24"),
             (
                 &[("10.0.0.0/24", "10.0.0.0/16", "")],
@@ -330,7 +333,7 @@ mod tests {
         outside.subnets[0].gateway = "192.0.2.1".parse().expect("an address");
         let mut twice = good.clone();
         twice.subnets.push(twice.subnets[0].clone());
-        let mut none = good.clone();
+        let mut none = good;
         none.subnets.clear();
         for bad in [outside, twice, none] {
             assert!(bad.check().is_err(), "{bad:?}");
