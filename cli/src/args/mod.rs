@@ -25,6 +25,7 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/weft/weft.sock";
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
+    bin_name = "weft",
     version,
     disable_help_subcommand = true,
     after_help = "\
@@ -33,8 +34,8 @@ First steps, on one machine:
 
 On two hosts (as root):
   a# weft keygen > cluster.key                   then copy the file to the other host
-  a# weft agent --cluster-key cluster.key
-  b# weft agent --cluster-key cluster.key --join a
+  a# weft agent --cluster-key cluster.key &
+  b# weft agent --cluster-key cluster.key --join a &
   a# weft network create blue
   a# weft run --name web --network blue -- CMD   CMD in a sandbox with an address in 'blue'
   b# weft run --network blue -- ping WEB'S-ADDRESS
@@ -43,7 +44,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 no agent answers; 'run' and 'exe
 )]
 pub(crate) struct Cli {
     /// Unix socket of the agent to speak to, or for 'agent' to serve on [default: /run/weft/weft.sock]
-    #[arg(long, global = true, env = "WEFT_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = "WEFT_SOCKET", hide_env_values = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,

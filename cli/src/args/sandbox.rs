@@ -47,6 +47,7 @@ pub(crate) enum SandboxVerb {
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
+#[command(override_usage = "weft exec [OPTIONS] SANDBOX [--] CMD...")]
 #[command(after_help = "Example:\n  weft exec web -- ip address")]
 pub(crate) struct ExecArgs {
     /// Set a variable in the command's environment
@@ -67,6 +68,7 @@ pub(crate) struct ExecArgs {
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
+#[command(override_usage = "weft run [OPTIONS] --network NETWORK -- CMD...")]
 #[command(after_help = "\
 Examples:
   weft run --network blue -- ip address
