@@ -17,7 +17,7 @@ pub(crate) fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Ag
     move |source| AgentError::Io { attempt: attempt.into(), source }
 }
 
-/// A directory this agent alone uses, until dropped.
+/// A directory this agent alone uses; dropped, it is given up and removed as far as it was made for us and is empty.
 #[derive(Debug)]
 pub(crate) struct Held {
     directory: PathBuf,
@@ -26,9 +26,8 @@ pub(crate) struct Held {
     _lock: Flock<File>,
 }
 
-impl Held {
-    /// Gives the directory up and removes what was made of it, as far as it is empty.
-    pub(crate) fn release(self) {
+impl Drop for Held {
+    fn drop(&mut self) {
         // Removed while still locked: whoever comes next makes a new file, and checks that it is the one he locked.
         let _ = fs::remove_file(self.directory.join(LOCK));
         if self.made {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::kernel::{Kernel, KernelError};
+use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
 use crate::driver::overlay::{Wanted, free_interface, plan};
@@ -102,7 +103,7 @@ pub(crate) fn word(failure: &Failure<KernelError>) -> String {
 /// Hands work to the thread.
 pub(crate) struct Worker {
     work: Option<mpsc::Sender<Work>>,
-    thread: Option<JoinHandle<Option<Kernel>>>,
+    thread: Option<JoinHandle<Pins>>,
 }
 
 impl Worker {
@@ -120,7 +121,7 @@ impl Worker {
                 // The loop has ended: nobody is left to tell.
                 let _ = done.send(next);
             }
-            Some(bench.kernel)
+            bench.kernel.into_pins()
         })?;
         Ok(Self { work: Some(work), thread: Some(thread) })
     }
@@ -137,9 +138,9 @@ impl Worker {
         }
     }
 
-    /// Lets the thread finish what it was handed, and takes the kernel back.
-    pub(crate) fn finish(mut self) -> Option<Kernel> {
+    /// Lets the thread finish what it was handed; uplinks go with the dataplane, pins stay.
+    pub(crate) fn finish(mut self) -> Option<Pins> {
         self.work.take();
-        self.thread.take().and_then(|thread| thread.join().ok().flatten())
+        self.thread.take().and_then(|thread| thread.join().ok())
     }
 }

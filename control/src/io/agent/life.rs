@@ -344,12 +344,12 @@ impl Agent {
         let Self { node, edges, held, mut done, .. } = self;
         let worker = node.into_worker();
         // The thread finishes what it was handed; waiting for it may take a while.
-        let kernel = tokio::task::spawn_blocking(move || worker.finish()).await.ok().flatten();
+        let pins = tokio::task::spawn_blocking(move || worker.finish()).await.ok().flatten();
         while done.try_recv().is_ok() {}
-        if let Some(kernel) = kernel {
-            kernel.into_pins().close();
+        if let Some(pins) = pins {
+            pins.close();
         }
         drop(edges);
-        held.release();
+        drop(held);
     }
 }
