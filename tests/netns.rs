@@ -15,6 +15,8 @@ mod everyone;
 mod faults;
 #[path = "netns/kernel_peer.rs"]
 mod kernel_peer;
+#[path = "netns/kill.rs"]
+mod kill;
 #[path = "netns/leftovers.rs"]
 mod leftovers;
 #[path = "netns/namespace.rs"]

@@ -4,6 +4,31 @@
 //! SIGKILL when it comes to that point for the first time; `before` is the default. Release builds have no such
 //! points.
 
+/// Promises made durable: the steps of [`Storage::commit`](crate::storage::Storage::commit).
+const PROMISES: [&str; 14] = [
+    "boot",
+    "network-create",
+    "network-learn",
+    "network-remove",
+    "endpoint-attach",
+    "endpoint-detach",
+    "range-gain",
+    "range-grant",
+    "range-leave",
+    "range-wake",
+    "peers",
+    "sandbox-create",
+    "sandbox-interface",
+    "sandbox-remove",
+];
+
+/// Every point, as `WEFT_KILL_AT` takes it: both sides of every durable promise and of every kind of kernel step.
+#[must_use]
+pub fn points() -> Vec<String> {
+    let names = PROMISES.iter().chain(&crate::plan::Step::NAMES);
+    names.flat_map(|name| [format!("{name}:before"), format!("{name}:after")]).collect()
+}
+
 /// A side of a named point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {

@@ -5,7 +5,7 @@ pub mod agent;
 mod descriptor;
 mod holding;
 mod kernel;
-pub(crate) mod kill;
+pub mod kill;
 pub mod namespace;
 pub mod netlink;
 mod node;

@@ -1,0 +1,237 @@
+//! An agent killed at every named point of its work: what it had promised is there again, nothing is there twice,
+//! nothing is left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::agent::Agent;
+use crate::audit::Snapshot;
+use crate::rig::{Host, Rig, needs_root};
+use crate::traffic::pings;
+use crate::wait::{eventually, until};
+
+/// Points the work below does not come to: two minutes of quarantine, leaving for good, undoing an address.
+const NOT_HERE: [&str; 3] = ["range-wake", "range-leave", "delete-address"];
+
+#[test]
+fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothing() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "base"]);
+    until("b knows the network", || b.weft(&["network", "inspect", "base"]).code == 0);
+    a.sandbox("keep", "base", &[]);
+    let far = b.sandbox("far", "base", &[]);
+    rig.converge("base");
+    let before = Snapshot::of(a);
+    let promised = Promises::default().of(a);
+
+    let here = |point: &String| !NOT_HERE.iter().any(|other| point.starts_with(other));
+    let points: Vec<String> = weft_control::io::kill::points().into_iter().filter(here).collect();
+    assert!(points.len() >= 30, "{} points", points.len());
+    for point in &points {
+        a.stop();
+        let promises = strike(&rig, point);
+        a.start(&[]);
+        promises.check(a, point);
+        rig.meet(2);
+        clear(&rig);
+        rig.converge("base");
+        let keep = a.attached("keep", "base");
+        for address in far.addresses() {
+            until(&format!("keep reaches far after {point}"), || pings(&keep.namespace, address));
+        }
+        drop(keep);
+        before.assert_returns(a);
+        assert_eq!(Promises::default().of(a), promised, "after {point}");
+    }
+}
+
+/// Works with `a` until it dies at `point`; returns what it had promised by then.
+fn strike(rig: &Rig, point: &str) -> Promises {
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let mut command = a.agent_command(a.ip4.into());
+    command.env("WEFT_KILL_AT", point);
+    a.adopt(Agent::start(&a.namespace, &mut command, &a.dir.join("agent.log")));
+    let mut promises = Promises::default();
+    let up = eventually("the agent answers or dies", || match a.ended() {
+        Some(code) => Ok(Err(code)),
+        None if a.weft(&["status"]).code == 0 => Ok(Ok(())),
+        None => Err("neither".to_owned()),
+    });
+    let end = match up {
+        Err(code) => code,
+        Ok(()) => {
+            work(a, b, &mut promises);
+            eventually(&format!("the agent dies at {point}"), || {
+                a.ended().ok_or_else(|| "it lives on".to_owned())
+            })
+        }
+    };
+    assert_eq!(end, None, "a signal ended it at {point}");
+    promises
+}
+
+/// What makes an agent come to every point; goes on for as long as it answers.
+fn work(a: &Host, b: &Host, promises: &mut Promises) -> Option<()> {
+    promises.make(a, &["network", "create", "--subnet", "10.8.0.0/24", "--subnet", "fd08::/64", "extra"])?;
+    b.ok(&["network", "create", "--subnet", "10.9.0.0/24", "theirs"]);
+    wait_for(a, || a.weft(&["network", "inspect", "theirs"]).code == 0)?;
+    wait_for(a, || b.weft(&["network", "inspect", "extra"]).code == 0)?;
+    promises.make(a, &["sandbox", "create", "one"])?;
+    promises.make(a, &["network", "connect", "extra", "one"])?;
+    promises.make(a, &["network", "connect", "theirs", "one"])?;
+    b.ok(&["sandbox", "create", "two"]);
+    if b.weft(&["network", "connect", "extra", "two"]).code == 0 {
+        b.ok(&["network", "disconnect", "extra", "two"]);
+    }
+    promises.end(a, &["network", "disconnect", "extra", "one"])?;
+    promises.end(a, &["sandbox", "rm", "one"])?;
+    promises.networks.remove("extra");
+    wait_for(a, || a.weft(&["network", "rm", "extra"]).code == 0)
+}
+
+/// Waits until `holds`, or until the agent has died.
+fn wait_for(a: &Host, holds: impl Fn() -> bool) -> Option<()> {
+    eventually("it comes true, or the agent dies", || {
+        if holds() {
+            Ok(Some(()))
+        } else if a.weft(&["status"]).code == 3 {
+            Ok(None)
+        } else {
+            Err("neither".to_owned())
+        }
+    })
+}
+
+/// Removes all that the work may have left on either host.
+fn clear(rig: &Rig) {
+    for (host, keep) in rig.hosts.iter().zip(["keep", "far"]) {
+        let sandboxes = host.json(&["sandbox", "ls"]);
+        let names = sandboxes.as_array().into_iter().flatten().filter_map(|sandbox| sandbox["Name"].as_str());
+        for name in names.filter(|name| *name != keep) {
+            host.ok(&["sandbox", "rm", name]);
+        }
+    }
+    for host in &rig.hosts {
+        until(&format!("{} has no network but the base", host.name), || {
+            let networks = host.json(&["network", "ls"]);
+            let names =
+                networks.as_array().into_iter().flatten().filter_map(|network| network["Name"].as_str());
+            let others: Vec<&str> = names.filter(|name| *name != "base").collect();
+            for name in &others {
+                host.weft(&["network", "rm", name]);
+            }
+            others.is_empty()
+        });
+    }
+}
+
+/// What an agent has said it has done.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Promises {
+    networks: BTreeSet<String>,
+    /// Addresses by network, by sandbox.
+    sandboxes: BTreeMap<String, BTreeMap<String, String>>,
+    gone: BTreeSet<String>,
+}
+
+impl Promises {
+    /// Everything `host` shows.
+    fn of(mut self, host: &Host) -> Self {
+        let networks = host.json(&["network", "ls"]);
+        self.networks.extend(networks.as_array().into_iter().flatten().map(|n| n["Name"].to_string()));
+        let sandboxes = host.json(&["sandbox", "ls"]);
+        for sandbox in sandboxes.as_array().into_iter().flatten() {
+            let ends = sandbox["Networks"].as_object().into_iter().flatten();
+            let ends = ends.map(|(network, end)| (network.clone(), end["IPAddress"].to_string()));
+            self.sandboxes.insert(sandbox["Name"].as_str().unwrap_or_default().to_owned(), ends.collect());
+        }
+        self
+    }
+
+    /// Asks for something new; what the agent says it did it must not forget.
+    fn make(&mut self, host: &Host, call: &[&str]) -> Option<()> {
+        if host.weft(call).code != 0 {
+            return None;
+        }
+        match call {
+            ["network", "create", .., name] => {
+                self.networks.insert((*name).to_owned());
+            }
+            ["sandbox", "create", name] => drop(self.sandboxes.insert((*name).to_owned(), BTreeMap::new())),
+            ["network", "connect", network, sandbox] => {
+                // It may die before it is asked for the address; that it is attached counts then.
+                let answer = host.weft(&["sandbox", "ls", "--json"]);
+                let address =
+                    if answer.code == 0 { address(&answer.json(), sandbox, network) } else { String::new() };
+                self.sandboxes
+                    .entry((*sandbox).to_owned())
+                    .or_default()
+                    .insert((*network).to_owned(), address);
+            }
+            other => panic!("{other:?} makes nothing"),
+        }
+        Some(())
+    }
+
+    /// Asks for an end; from the asking on nothing is promised, and once it is confirmed it must not come back.
+    fn end(&mut self, host: &Host, call: &[&str]) -> Option<()> {
+        let confirmed = match call {
+            ["network", "disconnect", network, sandbox] => {
+                self.sandboxes.get_mut(*sandbox).map(|ends| ends.remove(*network));
+                format!("{sandbox} in {network}")
+            }
+            ["sandbox", "rm", name] => {
+                self.sandboxes.remove(*name);
+                (*name).to_owned()
+            }
+            other => panic!("{other:?} ends nothing"),
+        };
+        let done = host.weft(call).code == 0;
+        done.then(|| {
+            self.gone.insert(confirmed);
+        })
+    }
+
+    /// Fails unless `host` has all that was promised and nothing that was ended.
+    fn check(&self, host: &Host, point: &str) {
+        for network in &self.networks {
+            assert_eq!(
+                host.weft(&["network", "inspect", network]).code,
+                0,
+                "{network} is lost after {point}"
+            );
+        }
+        let sandboxes = host.json(&["sandbox", "ls"]);
+        let there = Self::default().of(host).sandboxes;
+        for (name, ends) in &self.sandboxes {
+            assert!(there.contains_key(name), "sandbox {name} is lost after {point}");
+            for (network, promised) in ends {
+                assert!(there[name].contains_key(network), "{name} has lost {network} after {point}");
+                let address = address(&sandboxes, name, network);
+                assert!(
+                    promised.is_empty() || *promised == address,
+                    "{name}: {promised}, {address} after {point}"
+                );
+                let inside = host.attached(name, network);
+                let shown = inside.namespace.run(&format!("ip -o addr show dev {}", inside.interface));
+                assert!(shown.contains(&address), "{name} has no {address} after {point}: {shown}");
+            }
+        }
+        for ended in &self.gone {
+            let back = match ended.split_once(" in ") {
+                Some((sandbox, network)) => there.get(sandbox).is_some_and(|ends| ends.contains_key(network)),
+                None => there.contains_key(ended),
+            };
+            assert!(!back, "{ended} is back after {point}");
+        }
+    }
+}
+
+fn address(sandboxes: &serde_json::Value, sandbox: &str, network: &str) -> String {
+    let mut all = sandboxes.as_array().into_iter().flatten();
+    let found = all.find(|shown| shown["Name"] == sandbox);
+    found
+        .map(|found| found["Networks"][network]["IPAddress"].as_str().unwrap_or_default().to_owned())
+        .unwrap_or_default()
+}
