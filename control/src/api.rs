@@ -396,4 +396,7 @@ pub struct Stats {
     pub drops: BTreeMap<String, u64>,
     /// Gossip, by counter name.
     pub gossip: BTreeMap<String, u64>,
+    /// The agent's care for the kernel: audits, repairs, failures.
+    #[serde(default)]
+    pub agent: BTreeMap<String, u64>,
 }

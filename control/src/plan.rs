@@ -148,11 +148,20 @@ pub enum Step {
         /// The link.
         name: String,
     },
+    /// Lets the link tell its neighbours whose its addresses are (gratuitous ARP, unsolicited advertisement).
+    Tell {
+        /// Where.
+        at: Place,
+        /// The link.
+        name: String,
+        /// Its address.
+        mac: MacAddr,
+    },
 }
 
 impl Step {
     /// Names of all kinds of steps, as [`Step::name`] gives them.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 15] = [
         "make-namespace",
         "remove-namespace",
         "set-sysctl",
@@ -167,6 +176,7 @@ impl Step {
         "add-address",
         "delete-address",
         "set-up",
+        "tell",
     ];
 
     /// Name of the kind of step, for logs and for tests that end the agent at it.
@@ -187,6 +197,7 @@ impl Step {
             Self::AddAddress { .. } => "add-address",
             Self::DeleteAddress { .. } => "delete-address",
             Self::SetUp { .. } => "set-up",
+            Self::Tell { .. } => "tell",
         }
     }
 
@@ -227,6 +238,7 @@ impl fmt::Display for Step {
             Self::AddAddress { at, name, address } => write!(f, "add {address} to {name} in {at}"),
             Self::DeleteAddress { at, name, address } => write!(f, "remove {address} from {name} in {at}"),
             Self::SetUp { at, name } => write!(f, "set {name} up in {at}"),
+            Self::Tell { at, name, mac } => write!(f, "tell of {mac} on {name} in {at}"),
         }
     }
 }

@@ -117,7 +117,8 @@ pub(crate) fn stats(args: &StatsArgs, client: &Client, screen: &mut Screen) -> O
         return Ok(screen.json(&stats)?);
     }
     let mut table = Table::new(["COUNTER", "VALUE"]);
-    for (prefix, counters) in [("", &stats.dataplane), ("drop.", &stats.drops), ("gossip.", &stats.gossip)] {
+    let Stats { dataplane, drops, gossip, agent } = &stats;
+    for (prefix, counters) in [("", dataplane), ("drop.", drops), ("gossip.", gossip), ("agent.", agent)] {
         add_counters(&mut table, prefix, counters, args.all);
     }
     Ok(screen.table(&table)?)

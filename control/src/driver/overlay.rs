@@ -238,6 +238,10 @@ fn plan_endpoint(wanted: &Wanted, endpoint: &WantedEndpoint, observed: &Observed
         // IPv6 in a network that has none (CVE-2024-32473).
         steps.push(sysctl("accept_ra", "0"));
         steps.push(sysctl("disable_ipv6", if six { "0" } else { "1" }));
+        // An address that comes back with another MAC would be dead to those who remember the first one.
+        steps.push(sysctl("ndisc_notify", "1"));
+        let key = format!("net/ipv4/conf/{name}/arp_notify");
+        steps.push(Step::SetSysctl { at: inside, key, value: "1" });
     }
     plan_port(at, &port, near, wanted.mtu, false, steps);
     if near.is_none_or(|near| near.bridge.as_deref() != Some(BRIDGE)) {
@@ -252,7 +256,10 @@ fn plan_endpoint(wanted: &Wanted, endpoint: &WantedEndpoint, observed: &Observed
         steps.push(Step::SetMtu { at: inside, name: name.clone(), mtu: wanted.mtu });
     }
     if !far.is_some_and(|far| far.up) {
-        steps.push(Step::SetUp { at: inside, name });
+        steps.push(Step::SetUp { at: inside, name: name.clone() });
+    }
+    if far.is_none() {
+        steps.push(Step::Tell { at: inside, name, mac: endpoint.mac });
     }
 }
 
@@ -346,7 +353,7 @@ mod tests {
                 Step::MakeNamespace { .. } if self.hidden.is_some() => return Err("namespace exists".into()),
                 Step::MakeNamespace { .. } => self.hidden = Some(Hidden::default()),
                 Step::RemoveNamespace { .. } => self.hidden = None,
-                Step::SetSysctl { .. } | Step::PinMac { .. } => {}
+                Step::SetSysctl { .. } | Step::PinMac { .. } | Step::Tell { .. } => {}
                 Step::AddBridge { at, name } => self.add(at, &name, SeenLink::default())?,
                 Step::OpenUplink { at, name, vni } => {
                     self.add(at, &name, SeenLink { mtu: 1500, ..SeenLink::default() })?;
@@ -405,11 +412,14 @@ mod tests {
              join v010101010101 in network aaaaaaaaaaaa to eth0 in sandbox 010101010101, 02:00:00:00:00:01, MTU 1450\n\
              set net/ipv6/conf/eth0/accept_ra to 0 in sandbox 010101010101\n\
              set net/ipv6/conf/eth0/disable_ipv6 to 1 in sandbox 010101010101\n\
+             set net/ipv6/conf/eth0/ndisc_notify to 1 in sandbox 010101010101\n\
+             set net/ipv4/conf/eth0/arp_notify to 1 in sandbox 010101010101\n\
              add v010101010101 to bridge br0 in network aaaaaaaaaaaa\n\
              set v010101010101 up in network aaaaaaaaaaaa\n\
              pin 02:00:00:00:00:01 to v010101010101 in network aaaaaaaaaaaa\n\
              add 10.0.0.2/24 to eth0 in sandbox 010101010101\n\
-             set eth0 up in sandbox 010101010101\n"
+             set eth0 up in sandbox 010101010101\n\
+             tell of 02:00:00:00:00:01 on eth0 in sandbox 010101010101\n"
         );
     }
 

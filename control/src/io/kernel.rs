@@ -270,6 +270,11 @@ impl Kernel {
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.delete_address(name, *address))?;
             }
+            Step::Tell { at, name, mac } => {
+                // Setting the address it has makes the kernel tell of it (NETDEV_CHANGEADDR, devinet.c and ndisc.c).
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.set_mac(name, *mac))?;
+            }
             Step::SetUp { at, name } => {
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.set_up(name))?;

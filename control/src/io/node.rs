@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use weft_dataplane::change::Change;
 use weft_dataplane::io::Dataplane;
 use weft_dataplane::segment::SegmentSpec;
-use weft_dataplane::wire::Vni;
+use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::process;
 use super::server::{Answer, Refusal};
@@ -68,6 +68,8 @@ pub(crate) struct Node {
     waiting: BTreeMap<Ticket, Waiting>,
     /// Endpoints whose interface is being made.
     fresh: BTreeSet<EndpointId>,
+    /// Interfaces made since the last tick. The bridge may not have passed on what they said at once.
+    untold: Vec<(SandboxId, String, MacAddr)>,
     /// Names of sandboxes being made.
     making: BTreeSet<Name>,
     /// Whether the node has handed on what it had.
@@ -161,6 +163,7 @@ impl Node {
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
             fresh: BTreeSet::new(),
+            untold: Vec::new(),
             making: BTreeSet::new(),
             left: false,
             recovered: false,

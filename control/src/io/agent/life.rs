@@ -275,6 +275,7 @@ impl Agent {
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.node.bury();
+        self.node.tell_again();
         if self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.node.audit();
         }

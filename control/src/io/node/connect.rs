@@ -76,6 +76,7 @@ impl Node {
         });
         let outcome = match outcome {
             Ok(interface) => {
+                self.untold.push((sandbox, interface.clone(), lease.mac));
                 tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
                 json(StatusCode::OK, &connected(&lease, interface))
             }

@@ -14,7 +14,7 @@ use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
 use crate::io::server::explain;
 use crate::io::worker::Bench;
 use crate::model::{NetworkId, SandboxId};
-use crate::plan::Place;
+use crate::plan::{Place, Plan, Step, run_through};
 use crate::reconcile::audit;
 use crate::sandbox::{Return, Sandbox};
 
@@ -124,6 +124,20 @@ impl Node {
             }
         }
         self.drain_cluster();
+    }
+
+    /// Lets interfaces that were just made tell their neighbours once more.
+    pub(crate) fn tell_again(&mut self) {
+        let tell = |(sandbox, name, mac)| Step::Tell { at: Place::Sandbox(sandbox), name, mac };
+        let steps: Vec<_> = std::mem::take(&mut self.untold).into_iter().map(tell).collect();
+        if steps.is_empty() {
+            return;
+        }
+        self.worker.hand(move |bench| {
+            // Whatever has been removed meanwhile has nothing to tell.
+            drop(run_through(&Plan(steps), &mut bench.kernel));
+            |_: &mut Self| {}
+        });
     }
 
     /// Takes in what packets have taught the dataplane.

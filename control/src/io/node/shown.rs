@@ -69,22 +69,14 @@ impl Node {
         let counters = self.counters;
         let node = [
             ("audits", counters.audits),
-            ("audit_repairs", counters.repairs),
+            ("repairs", counters.repairs),
             ("kernel_failures", counters.kernel_failures),
         ];
         api::Stats {
             dataplane: totals.counters().map(own).collect(),
             drops: totals.drops_by_reason().map(own).collect(),
-            gossip: self
-                .cluster
-                .gossip()
-                .counters()
-                .named()
-                .into_iter()
-                .chain(streams)
-                .chain(node)
-                .map(own)
-                .collect(),
+            gossip: self.cluster.gossip().counters().named().into_iter().chain(streams).map(own).collect(),
+            agent: node.into_iter().map(own).collect(),
         }
     }
 
