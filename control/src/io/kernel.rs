@@ -4,9 +4,10 @@
 //! is kept open between plans, so a namespace ends when its pin goes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_dataplane::wire::Vni;
+use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::kill::{self, Side};
 use super::namespace::{Namespace, NamespaceError, Pins, set_sysctl};
@@ -15,6 +16,9 @@ use super::process;
 use crate::driver::overlay::{Hidden, Observed, SeenLink};
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Perform, Place, Step};
+
+/// Looks, a millisecond apart, at whether a new link is connected yet.
+const CONNECTED_LOOKS: u32 = 50;
 
 /// Why the kernel did not do as it was told.
 #[derive(Debug, thiserror::Error)]
@@ -271,9 +275,8 @@ impl Kernel {
                 runtime.block_on(links.delete_address(name, *address))?;
             }
             Step::Tell { at, name, mac } => {
-                // Setting the address it has makes the kernel tell of it (NETDEV_CHANGEADDR, devinet.c and ndisc.c).
                 let (_, links, runtime) = self.inside(*at)?;
-                runtime.block_on(links.set_mac(name, *mac))?;
+                runtime.block_on(tell(links, name, *mac))?;
             }
             Step::SetUp { at, name } => {
                 let (_, links, runtime) = self.inside(*at)?;
@@ -313,6 +316,19 @@ impl Perform for Kernel {
         kill::point(step.name(), Side::After);
         Ok(())
     }
+}
+
+/// Has the kernel tell of a link's addresses, once frames from it get anywhere: a bridge passes nothing on before
+/// the kernel has noticed that the port is connected, a millisecond or so after it is set up.
+async fn tell(links: &Links, name: &str, mac: MacAddr) -> Result<(), NetlinkError> {
+    for _ in 0..CONNECTED_LOOKS {
+        if links.find(name).await?.is_some_and(|link| link.running) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Setting the address it has makes the kernel tell of it (NETDEV_CHANGEADDR in devinet.c and ndisc.c).
+    links.set_mac(name, mac).await
 }
 
 fn seen(link: &Link, all: &[Link], addresses: &[(u32, IpNet)]) -> SeenLink {

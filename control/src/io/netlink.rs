@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
@@ -81,6 +81,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// Up and connected.
+    pub running: bool,
     /// `veth`, `bridge`, `tun`, …; empty for loopback and hardware.
     pub kind: String,
     /// Index of the bridge the link is a port of.
@@ -495,6 +497,7 @@ fn link(message: LinkMessage) -> Link {
         mac: MacAddr::default(),
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        running: false,
         kind: String::new(),
         controller: None,
     };
@@ -503,6 +506,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(octets) => link.mac = octets.try_into().map(MacAddr).unwrap_or_default(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.running = state == State::Up,
             LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
