@@ -2,6 +2,7 @@
 //! Uses the engine that answers, else starts one of its own beside everything. Needs root and Docker; without
 //! them it fails, or with `WEFT_ALLOW_SKIP=1` says that it was skipped.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -65,15 +66,22 @@ struct Stack<'e> {
     engine: &'e Engine,
     project: String,
     image: String,
+    /// Ids of the containers by host.
+    containers: BTreeMap<String, String>,
 }
 
 impl<'e> Stack<'e> {
     fn up(engine: &'e Engine) -> Self {
         let project = format!("weft-test-{}", std::process::id());
-        let stack = Self { engine, image: format!("{project}:latest"), project };
+        let image = format!("{project}:latest");
+        let mut stack = Self { engine, image, project, containers: BTreeMap::new() };
         let recipe = file().with_file_name("tests/compose/image.sh");
         succeeds(engine.command(&recipe.to_string_lossy()).arg(env!("CARGO_BIN_EXE_weft")).arg(&stack.image));
         stack.compose(&["up", "-d"]);
+        for host in HOSTS {
+            let id = stack.compose(&["ps", "-q", host]).trim().to_owned();
+            stack.containers.insert(host.to_owned(), id);
+        }
         stack
     }
 
@@ -89,10 +97,10 @@ impl<'e> Stack<'e> {
         command
     }
 
-    /// Calls the binary in a host.
+    /// Calls the binary in a host, past Compose, whose own `exec` takes a second or two.
     fn call(&self, host: &str, arguments: &[&str]) -> Output {
-        let mut command = self.compose_command();
-        command.args(["exec", "-T", host, "/bin/weft"]).args(arguments);
+        let mut command = self.engine.command("docker");
+        command.args(["exec", &self.containers[host], "/bin/weft"]).args(arguments);
         command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
@@ -228,7 +236,8 @@ impl OwnEngine {
         let namespace = Namespace::create();
         let dir = tempfile::Builder::new().prefix("weft-engine-").tempdir().expect("a directory");
         let script = "mkdir -p /run/docker /run/containerd && mount -t tmpfs t /run/docker && mount -t tmpfs t /run/containerd \
-                      && exec dockerd --data-root $0/data --exec-root /run/docker/x --pidfile $0/pid -H unix://$0/socket >$0/log 2>&1";
+                      && echo '{}' >$0/config \
+                      && exec dockerd --config-file $0/config --data-root $0/data --exec-root /run/docker/x --pidfile $0/pid -H unix://$0/socket >$0/log 2>&1";
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "sh", "-c", script])

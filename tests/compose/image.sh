@@ -23,7 +23,7 @@ copy "$busybox" /bin/busybox
 "$busybox" --list | grep -vxF busybox | while read -r applet; do ln -s busybox "$root/bin/$applet"; done
 # names of hosts are resolved by libc through its own plug-ins
 for plugin in libnss_dns.so.2 libnss_files.so.2 libresolv.so.2; do
-    library=$(ldconfig -p | awk -v name="$plugin" '$1 == name && /x86-64|AArch64/ { print $NF; exit }')
+    library=$(ldconfig -p | awk -v name="$plugin" '$1 == name && /x86-64|AArch64/ && !seen++ { print $NF }')
     [ -z "$library" ] || install -D -m 755 "$library" "$root$library"
 done
 echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"

@@ -234,12 +234,15 @@ fn namespaces_of_others_are_connected_by_process_and_by_path_and_only_let_go() {
     let theirs = crate::namespace::Namespace::create();
     let mut sleeper = theirs.spawn(Command::new("sleep").arg("600"));
     let by_process = format!("pid:{}", sleeper.id());
-    for target in [by_process, format!("/proc/{}/ns/net", sleeper.id())] {
-        a.ok(&["network", "connect", "--ip", "10.7.0.200", "blue", &target]);
-        assert!(crate::traffic::pings(&web.namespace, [10, 7, 0, 200].into()), "{target} answers");
+    let by_path = format!("/proc/{}/ns/net", sleeper.id());
+    for (target, address) in [(by_process, "10.7.0.200"), (by_path, "10.7.0.201")] {
+        a.ok(&["network", "connect", "--ip", address, "blue", &target]);
+        assert!(
+            crate::traffic::pings(&web.namespace, address.parse().expect("an address")),
+            "{target} answers"
+        );
         a.ok(&["network", "disconnect", "blue", &target]);
         assert_eq!(theirs.run("ip -o link").lines().count(), 1, "only the loopback stays in {target}");
-        // the address rests before it is handed out again, so that nobody's memory of it is wrong
         a.json(&["sandbox", "ls"])
             .as_array()
             .into_iter()

@@ -148,6 +148,9 @@ impl Connection {
         let listener =
             server.namespace.enter(|| TcpListener::bind((IpAddr::V4(server.ip4()), 0))).expect("listening");
         let target = listener.local_addr().expect("bound");
+        socket2::SockRef::from(&listener)
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("timeout set");
         let client = client.namespace.enter(|| TcpStream::connect(target)).expect("connected");
         let (server, _) = listener.accept().expect("a connection");
         for end in [&client, &server] {

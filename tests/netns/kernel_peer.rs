@@ -38,7 +38,7 @@ fn rig() -> Rig {
 }
 
 fn attach(rig: &Rig) -> Sandbox<'_> {
-    rig.hosts[0].sandbox("web", "wall", &["--ip", "10.9.0.1", "--ip6", "fd09::1"])
+    rig.hosts[0].sandbox("web", "wall", &["--ip", "10.9.0.2", "--ip6", "fd09::2"])
 }
 
 fn offloads(rig: &Rig, state: &str) {
@@ -58,7 +58,7 @@ fn a_kernel_vxlan_peer_exchanges_ping_tcp_and_udp_both_ways_with_offloads_on_and
     let sample = Sample::new(rig.dir.path(), 64 << 20);
     for state in ["on", "off"] {
         offloads(&rig, state);
-        for (from, to, v4, v6) in [(ours, theirs, KERNEL, "fd09::9"), (theirs, ours, web.ip4(), "fd09::1")] {
+        for (from, to, v4, v6) in [(ours, theirs, KERNEL, "fd09::9"), (theirs, ours, web.ip4(), "fd09::2")] {
             let v6: IpAddr = v6.parse().expect("an address");
             for address in [IpAddr::V4(v4), v6] {
                 assert!(pings(from, address), "{address} answers with offloads {state}");

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -167,10 +168,15 @@ impl Host {
 
     /// The command that starts this host's agent, advertising `address`.
     pub(crate) fn agent_command(&self, address: IpAddr) -> Command {
+        self.agent_command_with(address, &self.key)
+    }
+
+    /// As [`Host::agent_command`], with a cluster key of the test's own.
+    pub(crate) fn agent_command_with(&self, address: IpAddr, key: &Path) -> Command {
         let mut command = weft::weft();
         command.args(["agent", "--name", &self.name, "--advertise", &address.to_string(), "--cluster-key"]);
         command
-            .arg(&self.key)
+            .arg(key)
             .arg("--state-dir")
             .arg(self.dir.join("state"))
             .arg("--run-dir")
@@ -199,6 +205,19 @@ impl Host {
             let answer = self.weft(&["status", "--json"]);
             if answer.code == 0 { Ok(()) } else { Err(format!("{answer:?}")) }
         });
+    }
+
+    /// Starts `command` as an agent that must end by itself.
+    pub(crate) fn ends(&self, command: &mut Command) -> Answer {
+        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.namespace.spawn(piped);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while child.try_wait().expect("asked").is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // of no consequence for one that has ended; the others show by their exit code that they did not
+        let _ = child.kill();
+        child.wait_with_output().expect("ended").into()
     }
 
     /// Puts an agent started by hand under the rig's care.

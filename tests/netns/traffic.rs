@@ -44,6 +44,8 @@ impl Sample {
     /// Sends the file over TCP between two namespaces; it must arrive with its hash.
     pub(crate) fn travels(&self, from: &Namespace, to: &Namespace, address: IpAddr) {
         let listener = to.enter(|| TcpListener::bind((address, 0))).expect("listening");
+        // holds for accepting too (man 7 socket, SO_RCVTIMEO)
+        socket2::SockRef::from(&listener).set_read_timeout(Some(SILENCE)).expect("timeout set");
         let target = listener.local_addr().expect("bound");
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| receive(&listener));
@@ -140,7 +142,7 @@ pub(crate) fn iperf(client: &Sandbox<'_>, server: &Sandbox<'_>, address: IpAddr,
     let result = crate::wait::eventually("iperf3 runs", || {
         let mut command = client.exec(&format!("iperf3 --client {address} --time 1 --json"));
         let output: crate::weft::Answer = command.args(flags).output().expect("iperf3 ran").into();
-        if output.code == 0 { Ok(output.json()) } else { Err(format!("{output:?}")) }
+        report(&output)
     });
     let _ = listening.wait();
     received(&result)
@@ -152,10 +154,18 @@ pub(crate) fn iperf_between(client: &Namespace, server: &Namespace, address: IpA
     let line = format!("iperf3 --client {address} --time 1 --json {flags}");
     let result = crate::wait::eventually("iperf3 runs", || {
         let output: crate::weft::Answer = client.output(&mut words(&line)).into();
-        if output.code == 0 { Ok(output.json()) } else { Err(format!("{output:?}")) }
+        report(&output)
     });
     let _ = listening.wait();
     result
+}
+
+/// What an iperf3 client reports; with `--json` its exit code says nothing.
+fn report(output: &crate::weft::Answer) -> Result<Value, String> {
+    match output.json() {
+        report if report["error"].is_null() => Ok(report),
+        report => Err(report["error"].to_string()),
+    }
 }
 
 /// Octets that arrived, from iperf3's report.

@@ -90,6 +90,8 @@ impl Kernel {
 
     /// Ends it: uplinks go with the dataplane, pins stay.
     pub(crate) fn into_pins(self) -> Pins {
+        // A runtime that is just dropped waits, which an asynchronous caller may not.
+        self.runtime.shutdown_background();
         self.pins
     }
 
