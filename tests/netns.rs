@@ -9,8 +9,6 @@ mod audit;
 mod bad_input;
 #[path = "netns/command_line.rs"]
 mod command_line;
-#[path = "netns/crash.rs"]
-mod crash;
 #[path = "netns/everyone.rs"]
 mod everyone;
 #[path = "netns/faults.rs"]

@@ -39,24 +39,6 @@ impl Table {
     ];
 }
 
-/// What changes of durable state are made for, as [`Storage::commit`] is told.
-pub const STEPS: &[&str] = &[
-    "boot",
-    "peers",
-    "network-create",
-    "network-learn",
-    "network-remove",
-    "endpoint-attach",
-    "endpoint-detach",
-    "range-grant",
-    "range-gain",
-    "range-wake",
-    "range-leave",
-    "sandbox-create",
-    "sandbox-interface",
-    "sandbox-remove",
-];
-
 /// One row to put, or with no value to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {

@@ -25,20 +25,18 @@ impl Snapshot {
     /// Takes stock of `host`.
     pub(crate) fn of(host: &Host) -> Self {
         let namespace = &host.namespace;
-        let lines =
-            |command: &str| namespace.run(command).lines().map(|line| line.trim().to_owned()).collect();
+        let routes = |command: &str| -> Vec<String> {
+            namespace.run(command).lines().map(|line| line.trim().to_owned()).collect()
+        };
         Self {
             links: names(&namespace.run("ip -j link")),
             addresses: addresses(&namespace.run("ip -j addr")),
-            routes: [lines("ip route show table all"), lines("ip -6 route show table all")]
+            routes: [routes("ip route show table all"), routes("ip -6 route show table all")]
+                .concat()
                 .into_iter()
-                .flatten()
-                .collect::<BTreeSet<String>>()
-                .into_iter()
-                .filter(|route| !route.is_empty())
                 .collect(),
             rules: namespace.run("nft list ruleset"),
-            sockets: lines("ss -Hlntu"),
+            sockets: listening(&namespace.run("ss -Hlntu")),
             mounts: mounts_under(&host.dir),
             files: files_under(&host.dir.join("run")),
             processes: processes_with(&host.dir),
@@ -58,6 +56,18 @@ impl Snapshot {
             if *self == after { Ok(()) } else { Err(format!("before {self:#?}\nafter {after:#?}")) }
         });
     }
+}
+
+/// Protocol, state and address of each socket, without what lies in its queues at the moment.
+fn listening(table: &str) -> BTreeSet<String> {
+    let columns = |line: &str| {
+        line.split_whitespace()
+            .enumerate()
+            .filter(|(at, _)| [0, 1, 4].contains(at))
+            .map(|(_, text)| text.to_owned())
+            .collect::<Vec<_>>()
+    };
+    table.lines().map(|line| columns(line).join(" ")).collect()
 }
 
 fn names(json: &str) -> BTreeSet<String> {

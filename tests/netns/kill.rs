@@ -9,8 +9,9 @@ use crate::rig::{Host, Rig, needs_root};
 use crate::traffic::pings;
 use crate::wait::{eventually, until};
 
-/// Points the work below does not come to: two minutes of quarantine, leaving for good, undoing an address.
-const NOT_HERE: [&str; 3] = ["range-wake", "range-leave", "delete-address"];
+/// Points the work below does not come to: two minutes of quarantine, leaving for good, undoing an address, a peer
+/// never met before.
+const NOT_HERE: [&str; 4] = ["range-wake", "range-leave", "delete-address", "peers"];
 
 #[test]
 fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothing() {

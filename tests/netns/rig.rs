@@ -144,6 +144,8 @@ impl Host {
             (Ipv4Addr::new(192, 0, 2, number), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()));
         switch.run(&format!("ip link add {port} type veth peer name {UNDERLAY} netns {}", namespace.path()));
         switch.run(&format!("ip link set {port} master br0 up"));
+        // no link-local address, which would turn up some time later
+        namespace.run(&format!("ip link set {UNDERLAY} addrgenmode none"));
         namespace.run(&format!("ip link set {UNDERLAY} up"));
         namespace.run(&format!("ip addr add {ip4}/24 dev {UNDERLAY}"));
         namespace.run(&format!("ip addr add {ip6}/64 dev {UNDERLAY} nodad"));
