@@ -1,8 +1,7 @@
 //! The few system calls that no safe crate wraps. The only file of this crate with `unsafe`.
-#![expect(unsafe_code, reason = "descriptors received by SCM_RIGHTS, and work between fork and exec")]
+#![expect(unsafe_code, reason = "work between fork and exec")]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -11,15 +10,6 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{Pid, getppid};
 use weft_control::io::namespace::Namespace;
-
-/// Takes ownership of a descriptor the kernel just made for us in a `SCM_RIGHTS` message.
-///
-/// Must be called once per descriptor of a message, before anything else can close it.
-pub(crate) fn own_received(raw: RawFd) -> OwnedFd {
-    // SAFETY: the kernel installed this descriptor in our table during the `recvmsg` that reported it, nobody
-    // else knows its number, and the only caller passes each on once.
-    unsafe { OwnedFd::from_raw_fd(raw) }
-}
 
 /// What a child does between fork and exec.
 pub(crate) struct Birth {

@@ -4,18 +4,16 @@
 //! well be read together with the `101 Switching Protocols` before it. So every read is a `recvmsg`.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::UnixStream;
-
-use crate::sys;
+use weft_dataplane::io::receive_descriptors;
 
 /// Most octets taken by one read.
 const CHUNK: usize = 16 << 10;
@@ -85,8 +83,8 @@ impl DescriptorStream {
     fn poll_receive(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             std::task::ready!(self.stream.poll_read_ready(context))?;
-            let socket = self.stream.as_raw_fd();
-            match self.stream.try_io(Interest::READABLE, || receive(socket, buffer)) {
+            let receive = || receive_descriptors(self.stream.as_fd(), buffer);
+            match self.stream.try_io(Interest::READABLE, receive) {
                 Ok((count, descriptors)) => {
                     self.descriptors.extend(descriptors);
                     return Poll::Ready(Ok(count));
@@ -96,20 +94,6 @@ impl DescriptorStream {
             }
         }
     }
-}
-
-/// One `recvmsg`: the number of octets, and the descriptors that came with them.
-fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = cmsg_space!([RawFd; 4]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut descriptors = Vec::new();
-    for item in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = item {
-            descriptors.extend(raw.into_iter().map(sys::own_received));
-        }
-    }
-    Ok((message.bytes, descriptors))
 }
 
 impl Read for DescriptorStream {

@@ -1,13 +1,12 @@
 //! Descriptors over a unix socket (`SCM_RIGHTS`, `man 7 unix`): how a namespace travels between mount namespaces.
 
-use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use weft_dataplane::io::receive_descriptors;
 
 /// Sends one octet that carries `descriptor`.
 ///
@@ -26,7 +25,9 @@ pub(crate) async fn send(stream: &UnixStream, descriptor: impl AsFd) -> io::Resu
 /// # Errors
 /// The other side hung up, or sent none or several.
 pub(crate) async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
-    let mut received = stream.async_io(Interest::READABLE, || receive_now(stream.as_raw_fd())).await?;
+    let mut octet = [0];
+    let receive = || receive_descriptors(stream.as_fd(), &mut octet);
+    let (_, mut received) = stream.async_io(Interest::READABLE, receive).await?;
     let last = received.pop();
     match last.filter(|_| received.is_empty()) {
         Some(descriptor) => Ok(descriptor),
@@ -34,29 +35,10 @@ pub(crate) async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
-fn receive_now(socket: RawFd) -> io::Result<Vec<OwnedFd>> {
-    let mut octet = [0];
-    let mut control = cmsg_space!([RawFd; 4]);
-    let mut parts = [IoSliceMut::new(&mut octet)];
-    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut received = Vec::new();
-    for item in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = item {
-            received.extend(raw.into_iter().map(own));
-        }
-    }
-    received.into_iter().collect()
-}
-
-/// Owns a descriptor known by its number: /proc opens it a second time, which needs no promise about the first.
-fn own(raw: RawFd) -> io::Result<OwnedFd> {
-    let opened = File::open(format!("/proc/self/fd/{raw}"));
-    nix::unistd::close(raw)?;
-    opened.map(OwnedFd::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
     use crate::io::namespace::Namespace;
 
@@ -85,5 +67,27 @@ mod tests {
         let (here, there) = UnixStream::pair().expect("a pair of sockets");
         send(&here, File::open("/dev/null").expect("it is there")).await.expect("sent");
         assert!(Namespace::from_descriptor(receive(&there).await.expect("received")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_pipe_without_a_writer_is_refused_at_once_and_nothing_is_opened() {
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        drop(writer);
+        send(&here, reader).await.expect("sent");
+        assert!(Namespace::from_descriptor(receive(&there).await.expect("received")).is_err());
+    }
+
+    #[tokio::test]
+    async fn of_two_hundred_descriptors_none_is_kept() {
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let file = File::open("/dev/null").expect("it is there");
+        let many = vec![file.as_fd().as_raw_fd(); 200];
+        let (octet, rights) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&many)]);
+        sendmsg::<()>(here.as_raw_fd(), &octet, &rights, MsgFlags::empty(), None).expect("sent");
+        assert_eq!(receive(&there).await.expect_err("too many").kind(), io::ErrorKind::InvalidInput);
+        let open = fs::read_dir("/proc/self/fd").expect("proc").flatten();
+        let kept = open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.ends_with("null"))).count();
+        assert!(kept < 100, "{kept} descriptors of /dev/null are open");
     }
 }

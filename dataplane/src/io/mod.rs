@@ -24,6 +24,7 @@ mod tests;
 mod udp;
 mod worker;
 
+pub use sys::receive_descriptors;
 pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
 
 use crate::change::{Change, Event};

@@ -4,11 +4,13 @@
 #![expect(unsafe_code, reason = "the kernel's interface; every block says what it relies on")]
 
 use std::ffi::{c_int, c_ulong};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// Longest interface name, octets without the final zero (`IFNAMSIZ` − 1).
 pub(crate) const NAME_MAX: usize = libc::IFNAMSIZ - 1;
@@ -291,6 +293,31 @@ pub(crate) struct Piece {
 impl Piece {
     /// Marks the end of a chain.
     pub(crate) const LAST: u32 = u32::MAX;
+}
+
+/// Most descriptors the kernel passes with one message (`SCM_MAX_FD`, include/net/scm.h).
+const DESCRIPTORS_MAX: usize = 253;
+
+/// One `recvmsg` on a unix socket: the octets read, and every descriptor that came with them (`man 7 unix`).
+///
+/// There is room for as many as a message can carry, so none arrives without an owner that closes it.
+///
+/// # Errors
+/// The socket's; nothing is to be read yet on a non-blocking one.
+pub fn receive_descriptors(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for item in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = item {
+            // SAFETY: the kernel installed these descriptors in our table during this very call and nobody
+            // else knows their numbers; each is owned once.
+            descriptors.extend(numbers.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+        }
+    }
+    Ok((message.bytes, descriptors))
 }
 
 /// A message to send: a chain of pieces, cut by the kernel into datagrams of `segment` octets where given.
