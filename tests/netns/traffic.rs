@@ -63,7 +63,7 @@ impl Sample {
     /// Sends the file both ways at once.
     pub(crate) fn travels_both_ways(&self, one: &Sandbox<'_>, other: &Sandbox<'_>) {
         let reach = |from: &Sandbox<'_>, to: &Sandbox<'_>| {
-            self.travels(&from.namespace, &to.namespace, to.ip4().into())
+            self.travels(&from.namespace, &to.namespace, to.ip4().into());
         };
         std::thread::scope(|scope| {
             scope.spawn(|| reach(one, other));

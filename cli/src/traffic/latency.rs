@@ -83,7 +83,7 @@ fn round_trip(socket: &UdpSocket, datagram: &[u8]) -> io::Result<Option<Duration
             Ok(_) => {}
             Err(error) if timed_out(&error) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::thread::sleep(LOST_AFTER / 10)
+                std::thread::sleep(LOST_AFTER / 10);
             }
             Err(error) => return Err(error),
         }

@@ -55,7 +55,7 @@ fn list(args: &ListArgs, client: &Client, screen: &mut Screen) -> Outcome {
     if let Some(dangling) = filter.dangling() {
         retain_dangling(&mut networks, dangling, client)?;
     }
-    networks.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+    networks.sort_by_key(|network| natural(&network.name));
     if args.json {
         return Ok(screen.json(&networks)?);
     }

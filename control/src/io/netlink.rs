@@ -38,7 +38,7 @@ impl NetlinkError {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         // ENODEV for links, EADDRNOTAVAIL for addresses, ENOENT for FDB rows, ESRCH for routes.
-        let code = self.source.raw_os_error().and_then(|code| i32::try_from(code).ok());
+        let code = self.source.raw_os_error();
         code.is_some_and(|code| [19, 99, 2, 3].contains(&code))
     }
 

@@ -187,7 +187,7 @@ impl Node {
                 ClusterEvent::SegmentChanged(network) => self.segment_changed(network),
                 ClusterEvent::NetworkAdded(network) => tracing::info!(%network, "network known"),
                 ClusterEvent::NetworkRemoved { network, endpoints } => {
-                    self.network_removed(network, &endpoints)
+                    self.network_removed(network, &endpoints);
                 }
                 ClusterEvent::Left => self.left = true,
             }

@@ -16,10 +16,10 @@ pub(super) async fn resolve(join: Vec<String>, own: SocketAddr, seeds: mpsc::Sen
         for text in &join {
             match tokio::net::lookup_host(endpoint(text, own.port())).await {
                 Ok(addresses) => {
-                    found.extend(addresses.filter(|to| to.is_ipv4() == own.is_ipv4() && *to != own))
+                    found.extend(addresses.filter(|to| to.is_ipv4() == own.is_ipv4() && *to != own));
                 }
                 Err(fault) if attempt == 0 => {
-                    tracing::warn!(host = text, %fault, "cannot be resolved; tried again")
+                    tracing::warn!(host = text, %fault, "cannot be resolved; tried again");
                 }
                 Err(fault) => tracing::debug!(host = text, %fault, "cannot be resolved"),
             }

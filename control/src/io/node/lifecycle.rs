@@ -146,7 +146,7 @@ impl Node {
             match event {
                 Event::Learned { vni, mac, vtep } => tracing::debug!(%vni, %mac, %vtep, "learned"),
                 Event::LearnRefused { vni, .. } => {
-                    tracing::debug!(%vni, "too many addresses behind static VTEPs")
+                    tracing::debug!(%vni, "too many addresses behind static VTEPs");
                 }
                 Event::PortLost { vni } => self.port_lost(vni),
             }

@@ -58,9 +58,8 @@ impl Node {
     fn made(&mut self, sandbox: Sandbox, made: Result<(), String>, reply: Reply) {
         self.making.remove(&sandbox.name);
         let outcome = made.map_err(internal).and_then(|()| {
-            self.commit("sandbox-create", &[save(&sandbox)]).map_err(|fault| {
+            self.commit("sandbox-create", &[save(&sandbox)]).inspect_err(|_| {
                 self.remove_namespace(sandbox.id);
-                fault
             })?;
             self.sandboxes.put(sandbox.clone());
             tracing::info!(sandbox = %sandbox.id, "sandbox made");
