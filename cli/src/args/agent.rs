@@ -7,7 +7,9 @@ use clap::Args;
 
 /// Arguments of `weft agent`. A flag wins over its variable, that over the file, that over the default.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_override_self = true,
+    after_help = "\
 Without any flag the agent is a cluster of one: it makes its own key in its state directory and prints how
 another host joins. It runs in the foreground until SIGTERM or Ctrl-C; networks and sandboxes outlive it.
 
@@ -17,7 +19,8 @@ Every flag can also stand in a TOML file (--config, else /etc/weft/weft.toml if 
   cluster-key = \"/etc/weft/cluster.key\"
   join = [\"192.0.2.2\", \"c.example.net:7946\"]
 
-Open between the hosts: UDP 4789 (data), UDP and TCP 7946 (gossip).")]
+Open between the hosts: UDP 4789 (data), UDP and TCP 7946 (gossip)."
+)]
 pub(crate) struct AgentArgs {
     /// Name of this host in the cluster [default: its host name]
     #[arg(long, env = "WEFT_NAME", hide_env_values = true)]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use weft_control::api::{EndpointConfig, EndpointIpamConfig, Sandbox, SandboxCreate};
+use weft_control::model::Name;
 
 use super::network::{attach, inspect_each, remove_each};
 use super::{id_cell, or_dash};
@@ -22,7 +23,7 @@ const NO_NETWORK: &str = "none";
 pub(crate) fn perform(verb: &SandboxVerb, client: Client, screen: &mut Screen) -> Outcome {
     match verb {
         SandboxVerb::Create { name } => {
-            let request = SandboxCreate { name: name.clone().unwrap_or_default(), ephemeral: false };
+            let request = SandboxCreate { name: wanted_name(name.as_deref())?, ephemeral: false };
             let sandbox: Sandbox = client.change("/sandboxes/create", &request)?;
             Ok(screen.line(&escape(&sandbox.name))?)
         }
@@ -78,11 +79,17 @@ pub(crate) fn exec(args: &ExecArgs, client: Client) -> Outcome {
     run_in(namespace, &Job { command: &args.command, env: &args.env }, &signals)
 }
 
+/// A name that was given must be one; only without any the agent makes one up.
+fn wanted_name(name: Option<&str>) -> Outcome<String> {
+    let Some(text) = name else { return Ok(String::new()) };
+    text.parse::<Name>().map(String::from).map_err(|fault| Failure::Usage(fault.to_string()))
+}
+
 /// Runs a command in a sandbox of its own, which goes when the command ends.
 ///
 /// The sandbox is ephemeral: should this process be killed, the agent removes it.
 pub(crate) fn run(args: &RunArgs, client: &Client, screen: &mut Screen) -> Outcome {
-    let request = SandboxCreate { name: args.name.clone().unwrap_or_default(), ephemeral: true };
+    let request = SandboxCreate { name: wanted_name(args.name.as_deref())?, ephemeral: true };
     let sandbox: Sandbox = client.change("/sandboxes/create", &request)?;
     let outcome = run_attached(args, &sandbox.name, client);
     match client.remove(&path(&sandbox.name)) {
