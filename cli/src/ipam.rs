@@ -106,12 +106,16 @@ mod tests {
     use super::*;
     use crate::args::{Cli, NetworkVerb, Verb};
 
-    fn pair(flags: &str) -> Result<Vec<IpamConfig>> {
+    fn parse(flags: &str) -> Box<CreateArgs> {
         let words = ["weft", "network", "create"].into_iter().chain(flags.split_whitespace()).chain(["n"]);
         match Cli::try_parse_from(words).expect("parses").verb {
-            Verb::Network(NetworkVerb::Create(args)) => pair_up(&args),
+            Verb::Network(NetworkVerb::Create(args)) => args,
             other => panic!("parsed as {other:?}"),
         }
+    }
+
+    fn pair(flags: &str) -> Result<Vec<IpamConfig>> {
+        pair_up(&parse(flags))
     }
 
     fn refusal(flags: &str) -> String {
