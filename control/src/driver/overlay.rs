@@ -160,24 +160,49 @@ pub fn free_interface<'a>(taken: impl IntoIterator<Item = &'a str>) -> String {
     free.expect("there are more names than are taken")
 }
 
-/// What to do so that the kernel shows what is wanted; empty when it does.
+/// Steps that happen whole or not at all, whatever becomes of the other pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The endpoint it is for; none where the whole network needs it.
+    pub endpoint: Option<EndpointId>,
+    /// What to do.
+    pub plan: Plan,
+}
+
+/// What to do so that the kernel shows what is wanted, in the order it is to happen; empty when it does.
+///
+/// Every endpoint is a piece of its own, so that a sandbox which makes its own impossible (no IPv6, another link
+/// of that name) takes nobody else's with it; what is to go goes first, whatever fails after.
 #[must_use]
-pub fn plan(wanted: &Validated, observed: &Observed) -> Plan {
+pub fn pieces(wanted: &Validated, observed: &Observed) -> Vec<Piece> {
     let wanted = &wanted.0;
     let here = |e: &&WantedEndpoint| observed.sandboxes.contains_key(&e.sandbox);
     let endpoints: Vec<_> = wanted.endpoints.iter().filter(here).collect();
-    let mut steps = Vec::new();
+    let mut pieces = Vec::new();
+    let mut piece = |endpoint, plan_piece: &dyn Fn(&mut Vec<Step>)| {
+        let mut steps = Vec::new();
+        plan_piece(&mut steps);
+        if !steps.is_empty() {
+            pieces.push(Piece { endpoint, plan: Plan(steps) });
+        }
+    };
     if endpoints.is_empty() {
-        plan_removal(wanted.network, observed, &mut steps);
-        return Plan(steps);
-    }
-    plan_hidden(wanted, observed, &mut steps);
-    for endpoint in &endpoints {
-        plan_endpoint(wanted, endpoint, observed, &mut steps);
+        piece(None, &|steps| plan_removal(wanted.network, observed, steps));
+        return pieces;
     }
     let keep: BTreeSet<_> = endpoints.iter().map(|e| port_name(e.id)).collect();
-    plan_stray_ports(wanted.network, observed, &keep, &mut steps);
-    Plan(steps)
+    piece(None, &|steps| plan_stray_ports(wanted.network, observed, &keep, steps));
+    piece(None, &|steps| plan_hidden(wanted, observed, steps));
+    for endpoint in &endpoints {
+        piece(Some(endpoint.id), &|steps| plan_endpoint(wanted, endpoint, observed, steps));
+    }
+    pieces
+}
+
+/// All pieces as one plan.
+#[cfg(test)]
+pub(crate) fn plan(wanted: &Validated, observed: &Observed) -> Plan {
+    Plan(pieces(wanted, observed).into_iter().flat_map(|piece| piece.plan.0).collect())
 }
 
 /// Bridge and uplink.
@@ -247,13 +272,19 @@ fn plan_endpoint(wanted: &Wanted, endpoint: &WantedEndpoint, observed: &Observed
     if near.is_none_or(|near| near.bridge.as_deref() != Some(BRIDGE)) {
         steps.push(Step::PinMac { at, port, mac: endpoint.mac });
     }
+    if far.is_some_and(|far| far.mtu != u32::from(wanted.mtu)) {
+        // Before the addresses: the kernel refuses IPv6 on links with an MTU below 1280.
+        steps.push(Step::SetMtu { at: inside, name: name.clone(), mtu: wanted.mtu });
+    }
     for address in &endpoint.addresses {
         if !far.is_some_and(|far| far.addresses.contains(address)) {
+            if far.is_some() && address.addr().is_ipv6() {
+                // Somebody inside may have switched IPv6 off, which took the address away.
+                let key = format!("net/ipv6/conf/{name}/disable_ipv6");
+                steps.push(Step::SetSysctl { at: inside, key, value: "0" });
+            }
             steps.push(Step::AddAddress { at: inside, name: name.clone(), address: *address });
         }
-    }
-    if far.is_some_and(|far| far.mtu != u32::from(wanted.mtu)) {
-        steps.push(Step::SetMtu { at: inside, name: name.clone(), mtu: wanted.mtu });
     }
     if !far.is_some_and(|far| far.up) {
         steps.push(Step::SetUp { at: inside, name: name.clone() });
@@ -504,6 +535,28 @@ mod tests {
             run(&steps, &mut failing).expect_err("it was told to fail");
             assert_eq!(failing.0, kernel(1), "failed at step {fail_at}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_leaves_the_others_alone_and_what_is_gone_goes() {
+        let (all, rest) = (wanted(&[1, 2, 3].map(|n| endpoint(n, &["10.0.0.2/24"]))), [2, 3]);
+        let mut kernel = kernel(3);
+        settle(&all, &mut kernel);
+        // Sandbox 2 hides its end behind another link of that name; sandbox 1 is detached.
+        let other = SeenLink { mac: MacAddr([2, 9, 9, 9, 9, 9]), ..SeenLink::default() };
+        kernel.sandboxes.insert(SandboxId([2; 16]), BTreeMap::from([("eth0".to_owned(), other)]));
+        let after = wanted(&rest.map(|n| endpoint(n, &["10.0.0.2/24", "10.0.0.9/24"])));
+        let mut failed = Vec::new();
+        for piece in pieces(&after, &kernel) {
+            if run(&piece.plan, &mut kernel).is_err() {
+                failed.push(piece.endpoint);
+            }
+        }
+        assert_eq!(failed, [Some(EndpointId([2; 16]))]);
+        let third = &kernel.sandboxes[&SandboxId([3; 16])]["eth0"];
+        assert_eq!(third.addresses.len(), 2, "the third got its new address");
+        let hidden = &kernel.hidden.as_ref().expect("it is in use").links;
+        assert!(!hidden.contains_key(&port_name(EndpointId([1; 16]))), "the first is gone");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::kernel::{Kernel, KernelError};
 use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
-use crate::driver::overlay::{Wanted, free_interface, plan};
+use crate::driver::overlay::{Piece, Wanted, free_interface, pieces};
 use crate::model::{EndpointId, SandboxId};
 use crate::plan::{Failure, run};
 
@@ -45,7 +45,7 @@ pub(crate) struct Settled {
 }
 
 impl Bench {
-    /// Brings the kernel to what is wanted, or leaves it as it was.
+    /// Brings the kernel to what is wanted, piece by piece; what of a piece fails is as it was.
     ///
     /// Endpoints without an interface name are others' fresh ones: they keep the name picked for them, and are left
     /// alone where none was.
@@ -75,14 +75,33 @@ impl Bench {
         }
         wanted.endpoints.retain(|endpoint| !endpoint.interface.is_empty());
         let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
-        let steps = plan(&wanted, &observed);
-        let outcome = run(&steps, &mut self.kernel).map_err(|failure| word(&failure));
+        let pieces = pieces(&wanted, &observed);
+        let outcome = self.carry_out(&pieces, fresh.as_ref().map(|fresh| fresh.endpoint));
         self.kernel.close_all();
         outcome?;
         if let (Some(fresh), Some(interface)) = (fresh, &interface) {
             self.picked.insert(fresh.endpoint, interface.clone());
         }
-        Ok(Settled { interface: interface.map(|(_, name)| name), steps: steps.0.len() })
+        let steps = pieces.iter().map(|piece| piece.plan.0.len()).sum();
+        Ok(Settled { interface: interface.map(|(_, name)| name), steps })
+    }
+
+    /// Carries out each piece that can be. Pieces of other endpoints than the fresh one fail it only by a warning:
+    /// what is wrong in one sandbox is not the fault of who attaches another.
+    fn carry_out(&mut self, pieces: &[Piece], fresh: Option<EndpointId>) -> Result<(), String> {
+        let mut failures = Vec::new();
+        for piece in pieces {
+            let Err(failure) = run(&piece.plan, &mut self.kernel) else { continue };
+            let failure = word(&failure);
+            match (piece.endpoint, fresh) {
+                (Some(endpoint), Some(fresh)) if endpoint != fresh => {
+                    tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
+                }
+                (Some(_), _) => failures.push(failure),
+                (None, _) => return Err(failure),
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
 
     /// Forgets the name picked for an endpoint.

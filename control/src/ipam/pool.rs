@@ -142,7 +142,8 @@ impl Pool {
         let Some(range) = claim.range.intersection(self.space.whole) else { return false };
         if claim.owner == self.me {
             self.touched.insert(range);
-        } else if self.map.len() >= MAX_ENTRIES {
+        } else if self.map.len() >= MAX_ENTRIES && self.own_within(range).next().is_none() {
+            // A claim on what is ours is this node's own grant, or the end of its ownership: never refused.
             return false;
         }
         self.map.merge(&Claim { range, ..*claim })
@@ -351,7 +352,10 @@ impl Pool {
     }
 
     fn hand_over(&self, range: Range, to: NodeId) -> impl Iterator<Item = Claim> + '_ {
-        self.own_within(range).map(move |(range, version)| Claim { range, version: version + 1, owner: to })
+        // At the last version a range can change hands no more.
+        self.own_within(range).filter_map(move |(range, version)| {
+            version.checked_add(1).map(|version| Claim { range, version, owner: to })
+        })
     }
 
     fn own_within(&self, range: Range) -> impl Iterator<Item = (Range, u64)> + '_ {
@@ -491,6 +495,27 @@ mod tests {
         assert!(!restarted.gains(&to_us));
         restarted.merge(&to_us);
         assert_eq!(restarted.standing(base + 2), Standing::Foreign(B));
+    }
+
+    #[test]
+    fn a_full_map_still_gives_up_what_this_node_granted() {
+        let mut pool = Pool::new(A, space("10.0.0.0/14", None, &[]), A);
+        let base = pool.space.whole.first();
+        for n in 0..MAX_ENTRIES as u128 {
+            pool.merge(&Claim { range: Range::single(base + 2 * n), version: 2, owner: B });
+        }
+        assert!(pool.map.len() >= MAX_ENTRIES);
+        let grant = pool.carve_exact(base + 200_001, B).expect("it is free");
+        assert!(pool.merge(&grant));
+        assert_eq!(pool.standing(base + 200_001), Standing::Foreign(B));
+    }
+
+    #[test]
+    fn a_range_at_the_last_version_is_not_granted() {
+        let mut pool = slash29();
+        let base = pool.space.whole.first();
+        pool.merge(&Claim { range: pool.space.whole, version: u64::MAX, owner: A });
+        assert_eq!((pool.carve(4, B), pool.carve_exact(base + 3, B)), (vec![], None));
     }
 
     #[test]
