@@ -9,7 +9,9 @@
 //! ```
 //!
 //! No port of the bridge learns: local addresses are pinned to their ports and everything unknown goes to the uplink
-//! alone, so a sandbox cannot draw another's frames to itself, and nothing has to age when an endpoint moves.
+//! alone, so a sandbox cannot draw another's frames to itself by sending from its MAC, and nothing has to age when an
+//! endpoint moves. What sandboxes of one node say of their addresses to each other is not checked: their frames
+//! stay in the kernel's bridge.
 //! The namespace exists only while the node has endpoints in the network.
 //!
 //! [`plan`] compares what is wanted with what the kernel shows, so attaching, detaching, restarting and repairing are
