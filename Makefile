@@ -22,7 +22,7 @@ bench: setup-bench ## weft beside the kernel's VXLAN, then micro-benchmarks
 lint: deny ## format, clippy, docs, purity of the cores, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --locked
 	.ci/purity
 
 deny: ## licences, sources and bans of everything linked

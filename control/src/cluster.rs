@@ -5,7 +5,7 @@
 //! ([`Cluster::poll_event`]). Everything shown or programmed is derived from records: this node's own, which are
 //! durable, and the others', which gossip keeps.
 //!
-//! A promise (an address, a network, a range given away) is made durable through [`Storage`] before anybody can
+//! A promise (an address, a network, a range given away) is made durable through [`Storage`](crate::storage::Storage) before anybody can
 //! see it. The points are named: `boot`, `network-create`, `network-learn`, `network-remove`, `endpoint-attach`,
 //! `endpoint-detach`, `range-gain`, `range-grant`, `range-leave`, `range-wake`,
 //! `peers`.

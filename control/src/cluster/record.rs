@@ -2,7 +2,7 @@
 //!
 //! | key | body | published by |
 //! |---|---|---|
-//! | `N` network | [`Definition`] as a statement of its creator | creator, nodes in it, three sponsors, or who sees nobody else do it |
+//! | `N` network | [`Definition`](crate::network::Definition) as a statement of its creator | creator, nodes in it, three sponsors, or who sees nobody else do it |
 //! | `X` network | [`Removal`] as a statement of who removed it | three sponsors, while it is recent or somebody still mentions the network |
 //! | `n` network | [`Membership`] | nodes with an endpoint in it |
 //! | `e` network endpoint | [`Endpoint`] | the endpoint's node |

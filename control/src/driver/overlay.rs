@@ -14,7 +14,7 @@
 //! stay in the kernel's bridge.
 //! The namespace exists only while the node has endpoints in the network.
 //!
-//! [`plan`] compares what is wanted with what the kernel shows, so attaching, detaching, restarting and repairing are
+//! [`pieces`] compares what is wanted with what the kernel shows, so attaching, detaching, restarting and repairing are
 //! one and the same function.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -413,7 +413,7 @@ mod tests {
                 Step::SetMtu { at, name, mtu } => self.link(at, &name)?.mtu = mtu.into(),
                 Step::AddAddress { at, name, address } => self.link(at, &name)?.addresses.push(address),
                 Step::DeleteAddress { at, name, address } => {
-                    self.link(at, &name)?.addresses.retain(|a| *a != address)
+                    self.link(at, &name)?.addresses.retain(|a| *a != address);
                 }
                 Step::SetUp { at, name } => self.link(at, &name)?.up = true,
             }

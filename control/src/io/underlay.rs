@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn chosen(advertise: &str, own: &[Own], default: Option<&str>) -> Result<String, String> {
-        let advertise: Advertise = advertise.parse().expect("never fails");
+        let Ok(advertise) = advertise.parse::<Advertise>();
         let found = choose(&advertise, own, default);
         found.map(|own| own.address.to_string()).map_err(|fault| fault.to_string())
     }
