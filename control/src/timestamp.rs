@@ -8,6 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct UnixMillis(pub u64);
 
+impl UnixMillis {
+    /// Whether it lies more than `limit` before `now`.
+    #[must_use]
+    pub fn is_older_than(self, limit: std::time::Duration, now: Self) -> bool {
+        u128::from(now.0.saturating_sub(self.0)) > limit.as_millis()
+    }
+}
+
 impl fmt::Display for UnixMillis {
     /// RFC 3339 in UTC with nanoseconds, as Docker prints times.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

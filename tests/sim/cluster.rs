@@ -680,6 +680,34 @@ fn a_network_removed_long_ago_is_gone_for_who_was_away_too() {
 }
 
 #[test]
+fn a_network_removed_by_a_host_with_a_wrong_clock_is_gone_everywhere_and_stays_so() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let right = 100 * 24 * 3600 * 1000;
+    for (at, wall) in [(0, right), (1, 2_000_000), (2, right)] {
+        bench.net.crash(addr(at));
+        let mut node = node(at, bench.disks[at].clone(), 700 + at as u64, bench.net.now(), wall);
+        node.cluster.join(bench.net.now(), &[addr((at + 1) % 3)]);
+        bench.net.start(addr(at), node);
+    }
+    bench.known_to_all(net);
+    bench.net.run_for(Duration::from_secs(5));
+    let gone = bench.net.with(addr(1), |n, now| n.cluster.remove_network(now, net)).expect("runs");
+    gone.expect("removed");
+    for at in [0, 2] {
+        let gone = |node: &Node| node.cluster.resolve("web").is_err();
+        bench.until("it knows", |sim| sim.node(addr(at)).is_some_and(gone));
+    }
+    bench.net.run_for(Duration::from_secs(180));
+    bench.restart(1);
+    bench.net.run_for(Duration::from_secs(60));
+    for at in 0..3 {
+        assert!(bench.node(at).cluster.resolve("web").is_err(), "back on node {at}");
+    }
+}
+
+#[test]
 fn a_network_that_one_node_remembers_is_known_to_all_again_whichever_node_that_is() {
     for survivor in 1..6 {
         let mut bench = Bench::new(6);

@@ -56,6 +56,8 @@ pub(super) struct PoolState {
 pub(super) struct Removed {
     pub(super) author: NodeId,
     pub(super) at: UnixMillis,
+    /// When this node learned of it, by its own clock: the author's may be wrong by years.
+    pub(super) heard: UnixMillis,
     pub(super) statement: Vec<u8>,
     /// Nobody else tells it who should know.
     pub(super) orphan: bool,
@@ -96,10 +98,21 @@ impl Network {
 }
 
 impl Removed {
-    pub(super) fn open(id: NetworkId, statement: &[u8]) -> Option<Self> {
+    /// The removal of a statement heard at `heard`, if the statement is its author's.
+    pub(super) fn open(id: NetworkId, heard: UnixMillis, statement: &[u8]) -> Option<Self> {
         let (author, removal): (NodeId, Removal) = hear(REMOVAL, statement)?;
         let statement = statement.to_vec();
-        (removal.network == id).then_some(Self { author, at: removal.at, statement, orphan: false })
+        (removal.network == id).then_some(Self { author, at: removal.at, heard, statement, orphan: false })
+    }
+
+    /// Its durable row: when it was heard (8 octets, network order), then the statement.
+    fn row(&self) -> Vec<u8> {
+        [&self.heard.0.to_be_bytes(), self.statement.as_slice()].concat()
+    }
+
+    pub(super) fn restore(id: NetworkId, row: &[u8]) -> Option<Self> {
+        let (heard, statement) = row.split_first_chunk()?;
+        Self::open(id, UnixMillis(u64::from_be_bytes(*heard)), statement)
     }
 }
 
@@ -155,7 +168,7 @@ impl Cluster {
         }
         let removal = Removal { network: id, at: self.now_wall(now) };
         let statement = state(&self.identity, REMOVAL, &removal);
-        self.drop_network(id, &statement)?;
+        self.drop_network(self.now_wall(now), id, &statement)?;
         self.settle(now);
         Ok(())
     }
@@ -281,17 +294,25 @@ impl Cluster {
         if self.removed.contains_key(&id) || self.removed.len() >= MAX_REMOVED {
             return;
         }
-        let Some(removed) = Removed::open(id, statement) else { return };
-        if removed.is_older_than(self.config.timing.forget_removed, self.now_wall(now)) {
+        let wall = self.now_wall(now);
+        let Some(removed) = Removed::open(id, wall, statement) else { return };
+        // Of a network that is known here it is news, whatever its author's clock said.
+        let old = removed.at.is_older_than(self.config.timing.forget_removed, wall);
+        if old && !self.networks.contains_key(&id) {
             return;
         }
-        if self.drop_network(id, statement).is_err() {
+        if self.drop_network(wall, id, statement).is_err() {
             self.dirty.views = true;
         }
     }
 
-    fn drop_network(&mut self, id: NetworkId, statement: &[u8]) -> Result<(), ClusterError> {
-        let Some(removed) = Removed::open(id, statement) else {
+    fn drop_network(
+        &mut self,
+        wall: UnixMillis,
+        id: NetworkId,
+        statement: &[u8],
+    ) -> Result<(), ClusterError> {
+        let Some(removed) = Removed::open(id, wall, statement) else {
             return Err(ClusterError::Corrupt { what: "removal" });
         };
         let drained: Vec<EndpointId> = self
@@ -305,7 +326,7 @@ impl Cluster {
         for table in [Table::Ranges, Table::Quarantine, Table::Networks] {
             writes.extend(self.ledger.rows(table, &id.0).map(|(key, _)| ledger::delete(table, key)));
         }
-        writes.push(ledger::put(Table::Removed, id.0, statement.to_vec()));
+        writes.push(ledger::put(Table::Removed, id.0, removed.row()));
         self.ledger.commit("network-remove", writes)?;
         for endpoint in &drained {
             self.endpoints.remove(endpoint);
@@ -328,8 +349,12 @@ impl Cluster {
     pub(super) fn forget_removed(&mut self, now: Instant) {
         let wall = self.now_wall(now);
         let limit = self.config.timing.forget_removed;
-        let old: Vec<NetworkId> =
-            self.removed.iter().filter(|(_, r)| r.is_older_than(limit, wall)).map(|(&id, _)| id).collect();
+        let old: Vec<NetworkId> = self
+            .removed
+            .iter()
+            .filter(|(_, removed)| removed.at.max(removed.heard).is_older_than(limit, wall))
+            .map(|(&id, _)| id)
+            .collect();
         if old.is_empty() {
             return;
         }

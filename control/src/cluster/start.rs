@@ -108,9 +108,9 @@ impl Cluster {
     }
 
     fn load_networks(&mut self) -> Result<(), ClusterError> {
-        for (key, statement) in self.ledger.rows(Table::Removed, &[]) {
+        for (key, row) in self.ledger.rows(Table::Removed, &[]) {
             let id = NetworkId(key.try_into().map_err(|_| corrupt("removed networks"))?);
-            let removed = Removed::open(id, statement).ok_or(corrupt("removed networks"))?;
+            let removed = Removed::restore(id, row).ok_or(corrupt("removed networks"))?;
             self.removed_by_age.insert((removed.at, id));
             self.removed.insert(id, removed);
         }
@@ -233,10 +233,4 @@ pub(super) fn rest_key(network: NetworkId, pool: usize, address: u128) -> Vec<u8
     let mut key = pool_key(network, pool);
     key.extend(address.to_be_bytes());
     key
-}
-
-impl Removed {
-    pub(super) fn is_older_than(&self, limit: std::time::Duration, now: UnixMillis) -> bool {
-        u128::from(now.0.saturating_sub(self.at.0)) > limit.as_millis()
-    }
 }
