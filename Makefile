@@ -16,8 +16,8 @@ test: setup-test ## every test: units, properties, simulation, namespaces, Docke
 	$(ROOT) cargo test --workspace --locked --no-fail-fast
 
 bench: setup-bench ## weft beside the kernel's VXLAN, then micro-benchmarks
-	$(ROOT) cargo bench --locked -p weft
-	cargo bench --locked -p weft-dataplane
+	$(ROOT) cargo bench --locked -p weft --bench overlay
+	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench offload
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies
 	cargo fmt --all --check
