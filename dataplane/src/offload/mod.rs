@@ -15,3 +15,15 @@ mod split;
 pub use coalesce::{Arrival, Checksum, CoalesceError, Coalescer, Merged, UdpSegmentation};
 pub use finish::{Outgoing, finish_checksum, prepare};
 pub use split::{MAX_HEADER_LEN, Split, SplitError};
+
+/// The 16-bit field at `at`, network order; `at` lies two octets before the end, as the parser proved.
+#[inline]
+fn get(octets: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([octets[at], octets[at + 1]])
+}
+
+/// Sets the 16-bit field at `at`, network order, within the same bound.
+#[inline]
+fn put(octets: &mut [u8], at: usize, value: u16) {
+    octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::coalesce::{Arrival, Checksum, CoalesceError};
 use super::datagram::{Datagram, Role, are_equal};
+use super::{get, put};
 use crate::checksum::{Sum, pseudo_header};
 use crate::wire::ethernet;
 use crate::wire::ip::{self, V6_HEADER_LEN, Version};
@@ -333,14 +334,4 @@ fn sequence(datagram: &Datagram, frame: &[u8]) -> u32 {
         }
         Transport::Udp => 0,
     }
-}
-
-#[inline]
-fn get(octets: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([octets[at], octets[at + 1]])
-}
-
-#[inline]
-fn put(octets: &mut [u8], at: usize, value: u16) {
-    octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }

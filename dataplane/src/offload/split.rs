@@ -4,6 +4,7 @@
 //! wants them, and a range of the frame's own payload, so that a gathering send copies no payload. What all
 //! segments share is summed once; per segment the payload is summed once and a handful of words added.
 
+use super::{get, put};
 use crate::checksum::{Sum, pseudo_header};
 use crate::wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use crate::wire::ip::{self, Ip, V6_HEADER_LEN, Version};
@@ -282,14 +283,4 @@ fn check_checksum_place(vnet: &VnetHeader, l4: usize, transport: Transport) -> R
     let agrees =
         usize::from(vnet.csum_start) == l4 && usize::from(vnet.csum_offset) == transport.checksum_offset();
     if agrees { Ok(()) } else { Err(SplitError::Mismatch) }
-}
-
-#[inline]
-fn get(octets: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([octets[at], octets[at + 1]])
-}
-
-#[inline]
-fn put(octets: &mut [u8], at: usize, value: u16) {
-    octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
