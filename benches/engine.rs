@@ -58,6 +58,7 @@ fn spec() -> SegmentSpec {
         remote: (1..ENDPOINTS).map(remote).collect(),
         static_vteps: Vec::new(),
         members: vec![vtep],
+        sealing: None,
     }
 }
 

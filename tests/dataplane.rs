@@ -399,6 +399,7 @@ fn spec(host: &Host, peer: &Host) -> SegmentSpec {
         remote: vec![RemoteEndpoint { mac: peer.mac, ips: vec![peer.inner, peer.inner6], vtep }],
         static_vteps: Vec::new(),
         members: vec![vtep],
+        sealing: None,
     }
 }
 

@@ -85,6 +85,7 @@ pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
         remote,
         static_vteps: picture.static_vteps.to_vec(),
         members,
+        sealing: None,
     }
 }
 
@@ -171,10 +172,11 @@ pub enum Difference {
 #[must_use]
 pub fn audit(programmed: Option<&SegmentSpec>, derived: &SegmentSpec) -> Vec<Difference> {
     let Some(programmed) = programmed else { return vec![Difference::Segment] };
-    let SegmentSpec { vni, mtu, broadcast, local, remote, static_vteps, members } = programmed;
+    let SegmentSpec { vni, mtu, broadcast, local, remote, static_vteps, members, sealing } = programmed;
     let mut differences = Vec::new();
-    let settings = (vni, mtu, broadcast, static_vteps);
-    if settings != (&derived.vni, &derived.mtu, &derived.broadcast, &derived.static_vteps) {
+    let settings = (vni, mtu, broadcast, static_vteps, sealing);
+    let theirs = (&derived.vni, &derived.mtu, &derived.broadcast, &derived.static_vteps, &derived.sealing);
+    if settings != theirs {
         differences.push(Difference::Segment);
     }
     differences.extend(derived.local.iter().filter(|e| !local.contains(e)).map(|e| Difference::Local(e.mac)));

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::seal::PeerSpec;
 use crate::segment::SegmentSpec;
 use crate::wire::{MacAddr, Vni};
 
@@ -12,6 +13,10 @@ pub enum Change {
     SetSegment(SegmentSpec),
     /// Removes the segment; its datagrams count as `unknown_vni` from then on.
     RemoveSegment(Vni),
+    /// Sets the sessions with a peer, all of them; those it does not name are gone with their keys.
+    SetPeer(PeerSpec),
+    /// Removes the peer at this tunnel end with all its sessions.
+    RemovePeer(SocketAddr),
 }
 
 /// Something packets taught us. Events are hints: they may be lost (and are counted then).
@@ -35,5 +40,22 @@ pub enum Event {
     PortLost {
         /// Segment whose port it was.
         vni: Vni,
+    },
+    /// A frame of a sealed segment had no send session and was dropped; told at most once a second per peer.
+    SessionWanted {
+        /// The peer it was for.
+        vtep: SocketAddr,
+    },
+    /// The first datagram was opened with a receive session: the peer has the key and uses it.
+    SessionConfirmed {
+        /// The peer.
+        vtep: SocketAddr,
+        /// The session's index.
+        index: u32,
+    },
+    /// A send session has sealed so much that it should be replaced; told again until it is.
+    SessionWorn {
+        /// The peer it leads to.
+        vtep: SocketAddr,
     },
 }

@@ -88,6 +88,7 @@ impl Engine {
             Change::RemoveSegment(vni) => {
                 next.segments.remove(&vni);
             }
+            Change::SetPeer(_) | Change::RemovePeer(_) => {}
         }
         next
     }
@@ -104,6 +105,7 @@ impl Engine {
     #[must_use]
     pub fn handle_frame(&self, vni: Vni, frame: &[u8], largest: usize, now: Seconds) -> Verdict<'_> {
         match self.segment(vni) {
+            Some(segment) if segment.sealing.is_some() => Verdict::Drop(DropReason::NoSession),
             Some(segment) => forward::outbound(segment, frame, largest, now),
             None => Verdict::Drop(DropReason::NoSegment),
         }
@@ -137,6 +139,9 @@ impl Engine {
         }
         let vni = vxlan::parse(header).ok_or(DropReason::VniFlagClear)?;
         let segment = self.segment(vni).ok_or(DropReason::UnknownVni)?;
+        if segment.sealing.is_some() {
+            return Err(DropReason::ClearForSealed);
+        }
         let sender = segment.sender(from).ok_or(DropReason::UnknownVtep)?;
         Ok(Source { segment, sender, from })
     }

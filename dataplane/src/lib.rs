@@ -20,6 +20,7 @@ mod forward;
 mod guard;
 pub mod neighbour;
 pub mod offload;
+pub mod seal;
 pub mod segment;
 pub mod stats;
 #[cfg(test)]

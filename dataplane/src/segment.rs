@@ -28,6 +28,9 @@ pub struct SegmentSpec {
     /// Member nodes' VTEPs with the VNI each wants to receive: the flood list when `broadcast` is `Flood`,
     /// and the set of known senders.
     pub members: Vec<Vtep>,
+    /// The network's 128-bit id, if its frames travel sealed: then none of them leaves or enters in clear, and
+    /// static VTEPs, which cannot seal, are ignored.
+    pub sealing: Option<[u8; 16]>,
 }
 
 /// Whether a segment's broadcast and multicast frames cross hosts.
@@ -100,6 +103,8 @@ impl Endpoint {
 pub struct Segment {
     pub(crate) vni: Vni,
     pub(crate) mtu: u16,
+    /// The network's id, if its frames travel sealed.
+    pub(crate) sealing: Option<[u8; 16]>,
     pub(crate) broadcast: Broadcast,
     pub(crate) fdb: Fdb,
     pub(crate) neighbours: Neighbours,
@@ -118,10 +123,10 @@ impl Segment {
     /// stays. At most 65,535 static VTEPs count, further ones are ignored. Allocates; O(endpoints + VTEPs).
     #[must_use]
     pub fn build(spec: SegmentSpec, seed: u64, before: Option<&Self>) -> Self {
-        let SegmentSpec { vni, mtu, broadcast, local, remote, static_vteps, members } = spec;
+        let SegmentSpec { vni, mtu, broadcast, local, remote, static_vteps, members, sealing } = spec;
         let statics: Vec<Vtep> = static_vteps
             .into_iter()
-            .take(usize::from(u16::MAX))
+            .take(if sealing.is_some() { 0 } else { usize::from(u16::MAX) })
             .map(|address| Vtep { address: canonical(address), vni })
             .collect();
         let local: Box<[Endpoint]> =
@@ -137,6 +142,7 @@ impl Segment {
         Self {
             vni,
             mtu,
+            sealing,
             broadcast,
             fdb: Fdb::build(places(&local, &remote).map(|(endpoint, place)| (endpoint.mac, place)), seed),
             neighbours: Neighbours::build(

@@ -42,6 +42,10 @@ named! {
         UnknownVtep = "unknown_vtep",
         /// Datagram from this node's own address: a loop or a forgery.
         OwnAddress = "own_address",
+        /// Datagram in clear for a sealed segment.
+        ClearForSealed = "clear_for_sealed",
+        /// Frame of a sealed segment to a peer there is no session with.
+        NoSession = "no_session",
         /// Frame shorter than an Ethernet header.
         FrameTooShort = "frame_too_short",
         /// Frame with an inner 802.1Q or 802.1ad tag (RFC 7348 §6.1).

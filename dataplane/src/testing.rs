@@ -33,6 +33,8 @@ pub(crate) const VTEP_B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 pub(crate) const VTEP_C: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
 pub(crate) const VTEP_S: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
 pub(crate) const MTU: u16 = 1450;
+/// Id of the network when it is sealed.
+pub(crate) const NETWORK: [u8; 16] = *b"network of tests";
 
 pub(crate) fn vni(n: u32) -> Vni {
     Vni::try_from(n).expect("24 bits")
@@ -57,11 +59,17 @@ pub(crate) fn spec() -> SegmentSpec {
         remote: vec![b, remote(C, [10, 0, 0, 3], vtep(VTEP_C, 77))],
         static_vteps: Vec::new(),
         members: vec![vtep(VTEP_B, 42), vtep(VTEP_C, 77)],
+        sealing: None,
     }
 }
 
 pub(crate) fn flooding() -> SegmentSpec {
     SegmentSpec { broadcast: Broadcast::Flood, ..spec() }
+}
+
+/// As [`spec`], sealed.
+pub(crate) fn sealed() -> SegmentSpec {
+    SegmentSpec { sealing: Some(NETWORK), ..spec() }
 }
 
 /// As [`spec`], with a static VTEP 192.0.2.9.

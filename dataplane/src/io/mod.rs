@@ -30,6 +30,7 @@ pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
 use crate::change::{Change, Event};
 use crate::engine::Engine;
 use crate::fdb::Seconds;
+use crate::seal::PeerTotals;
 use crate::stats::{Counters, Totals};
 use crate::wire::{MacAddr, Vni};
 use worker::{Command, Worker};
@@ -266,6 +267,12 @@ impl Dataplane {
     pub fn learned(&self, vni: Vni) -> Vec<(MacAddr, SocketAddr, u32)> {
         let now = Seconds(self.start.elapsed().as_secs() as u32);
         self.engine.load().segment(vni).map(|segment| segment.learned(now)).unwrap_or_default()
+    }
+
+    /// What was counted for each peer.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerTotals> {
+        Vec::new()
     }
 
     /// Everything counted so far, over all workers.

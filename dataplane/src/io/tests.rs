@@ -93,6 +93,8 @@ fn proof(reason: DropReason) -> Proof {
         DropReason::UnknownVni => Datagram(spec(), VTEP_B, datagram(43, &b_to_a(1))),
         DropReason::UnknownVtep => Datagram(spec(), VTEP_S, datagram(42, &b_to_a(1))),
         DropReason::OwnAddress => Datagram(spec(), OWN, datagram(42, &b_to_a(1))),
+        DropReason::ClearForSealed => Datagram(sealed(), VTEP_B, datagram(42, &b_to_a(1))),
+        DropReason::NoSession => Frame(sealed(), a_to_b(1)),
         DropReason::FrameTooShort => from_b(b_to_a(1)[..13].to_vec()),
         DropReason::VlanTagged => from_b([&b_to_a(1)[..12], &[0x81, 0, 0, 7], &b_to_a(1)[12..]].concat()),
         DropReason::NotEthernetII => Frame(spec(), set(set(a_to_b(1), 12, 0), 13, 38)),

@@ -66,7 +66,10 @@ impl Shared {
         match event {
             Event::Learned { .. } => self.counters.add(Counter::Learned, 1),
             Event::LearnRefused { .. } => self.counters.add(Counter::LearnRefused, 1),
-            Event::PortLost { .. } => {}
+            Event::PortLost { .. }
+            | Event::SessionWanted { .. }
+            | Event::SessionConfirmed { .. }
+            | Event::SessionWorn { .. } => {}
         }
         if self.events.try_send(event).is_err() {
             self.counters.add(Counter::EventsLost, 1);

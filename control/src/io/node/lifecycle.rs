@@ -149,6 +149,7 @@ impl Node {
                     tracing::debug!(%vni, "too many addresses behind static VTEPs");
                 }
                 Event::PortLost { vni } => self.port_lost(vni),
+                Event::SessionWanted { .. } | Event::SessionConfirmed { .. } | Event::SessionWorn { .. } => {}
             }
         }
     }

@@ -1,0 +1,48 @@
+//! Session keys: they leave memory with their owner and are never shown.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use zeroize::ZeroizeOnDrop;
+
+/// An AES-256 key, 32 octets.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct Key([u8; Self::LEN]);
+
+impl Key {
+    /// Octets of a key.
+    pub const LEN: usize = 32;
+
+    /// Takes the octets of a key; they should be wiped wherever else they are.
+    #[must_use]
+    pub fn new(octets: [u8; Self::LEN]) -> Self {
+        Self(octets)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for Key {}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_equals_itself_and_is_not_shown() {
+        let key = Key::new([0xab; Key::LEN]);
+        assert_eq!(key, key.clone());
+        assert_ne!(key, Key::new([0xac; Key::LEN]));
+        assert_eq!(format!("{key:?}"), "Key(..)");
+    }
+}
