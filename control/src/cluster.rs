@@ -169,10 +169,12 @@ impl Cluster {
         self.drain(now);
     }
 
-    /// Hands over one message received over a stream; it is opened in place.
-    pub fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) {
-        self.gossip.handle_stream(now, from, message);
+    /// Hands over one message received over a stream; it is opened in place. `false` if it did not open: who sent it
+    /// is no member.
+    pub fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) -> bool {
+        let opened = self.gossip.handle_stream(now, from, message);
         self.drain(now);
+        opened
     }
 
     /// Runs whatever is due; call at [`Cluster::poll_timeout`], early or late does no harm.

@@ -133,9 +133,10 @@ impl Gossip {
         self.handle(now, Via::Datagram, from, datagram);
     }
 
-    /// Hands over one message of a stream; it is opened in place.
-    pub fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) {
-        self.handle(now, Via::Stream, from, message);
+    /// Hands over one message of a stream; it is opened in place. `false` if it did not open: nothing proves that who
+    /// sent it is a member.
+    pub fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) -> bool {
+        self.handle(now, Via::Stream, from, message)
     }
 
     /// Runs whatever is due; call at [`Gossip::poll_timeout`], early or late does no harm.

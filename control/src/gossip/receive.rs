@@ -10,31 +10,36 @@ use super::{Gossip, GossipEvent, Via, limits};
 use crate::model::NodeId;
 
 impl Gossip {
-    pub(super) fn handle(&mut self, now: Instant, via: Via, from: SocketAddr, octets: &mut [u8]) {
+    /// `true` if the message opened, whatever became of it then.
+    pub(super) fn handle(&mut self, now: Instant, via: Via, from: SocketAddr, octets: &mut [u8]) -> bool {
         self.tick(now);
         if self.left {
-            return;
+            return false;
         }
         let len = octets.len() as u64;
         let opened = match self.seal.open(self.now, via, from, octets) {
             Ok(opened) => opened,
-            Err(refusal) => return self.count_refusal(refusal),
+            Err(refusal) => {
+                self.count_refusal(refusal);
+                return false;
+            }
         };
         let (sender, boot) = (opened.sender, opened.boot);
         let Some((envelope, content)) = Envelope::parse(opened.body) else {
             self.counters.malformed += 1;
-            return;
+            return true;
         };
         if !self.admits(sender, boot, &envelope) {
-            return;
+            return true;
         }
         let Some(message) = Message::parse(content) else {
             self.counters.malformed += 1;
-            return;
+            return true;
         };
         self.counters.received += 1;
         self.counters.bytes_received += len;
         self.dispatch(sender, via, from, &envelope, message);
+        true
     }
 
     pub(super) fn count_refusal(&mut self, refusal: Refusal) {

@@ -12,6 +12,6 @@ mod node;
 mod process;
 mod server;
 pub mod store;
-mod streams;
+pub mod streams;
 mod underlay;
 mod worker;

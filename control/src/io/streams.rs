@@ -5,35 +5,41 @@
 //! ```
 //!
 //! A connection carries messages one way; an answer comes over one of the other side's. Nothing is written back and
-//! little is kept for a peer that has not proved itself: connections, octets in flight and time per message are
-//! bounded, and a message takes memory only as it arrives.
+//! little is kept for a peer that has not proved itself: it has a seat among the strangers, little time for its first
+//! message, and is closed at the first one that does not open. Connections, octets in flight and time per message are
+//! bounded, and a message takes memory only as it arrives. A connection that begins with another octet than zero is
+//! not gossip and goes to whoever takes [`Guest`]s.
+
+mod seats;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+pub use self::seats::Seat;
+pub(crate) use self::seats::Seats;
 use crate::gossip::Via;
 
 /// Most connections kept open to others.
 const MAX_OUT: usize = 64;
 /// Messages waiting for one connection.
 const QUEUE: usize = 16;
-/// Most connections accepted, and of them from one address.
-const MAX_IN: usize = 128;
-const MAX_IN_PER_HOST: usize = 8;
-/// Octets of messages being received or waiting to be opened, over all connections.
+/// Octets of messages being received or waiting to be opened, over all connections of members, and of strangers.
 const IN_FLIGHT: usize = 8 << 20;
+const STRANGERS_IN_FLIGHT: usize = 4 << 20;
 /// Longest a connection is set up, a message written, or one received once it has begun.
 const PATIENCE: Duration = Duration::from_secs(2);
 const RECEIVE_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest a connection is silent at first, and a stranger takes for its first message.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest a connection says nothing; the writing side ends it first, so that no message is written into a
 /// connection the reading side is just closing.
 const IDLE: Duration = Duration::from_secs(30);
@@ -48,7 +54,16 @@ pub(crate) struct Received {
     pub(crate) from: SocketAddr,
     /// The message.
     pub(crate) message: Vec<u8>,
+    verdict: oneshot::Sender<bool>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Received {
+    /// Says whether the message opened; if not, or if nothing is ever said, its connection is closed.
+    pub(crate) fn judge(self, opened: bool) {
+        // The connection may have ended meanwhile.
+        let _ = self.verdict.send(opened);
+    }
 }
 
 /// What went wrong, counted.
@@ -56,7 +71,7 @@ pub(crate) struct Received {
 pub(crate) struct StreamCounters {
     /// Connections not accepted, for there were too many.
     pub(crate) refused: AtomicU64,
-    /// Connections closed for an impossible length, slowness, or want of room.
+    /// Connections closed for what they said, for slowness, or for want of room.
     pub(crate) broken: AtomicU64,
     /// Messages not sent, for the other side did not take them.
     pub(crate) unsent: AtomicU64,
@@ -149,91 +164,124 @@ async fn connect(local: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// A connection that begins with an octet no gossip message begins with; whoever takes it answers for it.
+#[derive(Debug)]
+pub struct Guest {
+    /// The octet, read already.
+    pub first: u8,
+    /// The connection behind it.
+    pub stream: TcpStream,
+    /// Who is at the other end; not proved.
+    pub from: SocketAddr,
+    /// To be kept as long as the connection.
+    pub seat: Seat,
+}
+
+/// Where accepted connections lead.
+#[derive(Debug, Clone)]
+pub(crate) struct Doors {
+    /// For messages of gossip.
+    pub(crate) inbox: mpsc::Sender<Received>,
+    /// For connections that are not gossip; without it they are closed.
+    pub(crate) guests: Option<mpsc::Sender<Guest>>,
+    /// Who may sit how long.
+    pub(crate) seats: Arc<Seats>,
+    /// What went wrong.
+    pub(crate) counters: Arc<StreamCounters>,
+}
+
+/// Room for messages of members, and for first messages of anybody else.
+#[derive(Debug)]
+struct Rooms {
+    members: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
 /// Accepts connections for good, and hands over what they say.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    inbox: mpsc::Sender<Received>,
-    counters: Arc<StreamCounters>,
-) {
-    let connections = Arc::new(Semaphore::new(MAX_IN));
-    let room = Arc::new(Semaphore::new(IN_FLIGHT));
-    let hosts = Arc::new(Mutex::new(BTreeMap::new()));
+pub(crate) async fn accept(listener: TcpListener, doors: Doors) {
+    let room = |octets| Arc::new(Semaphore::new(octets));
+    let rooms = Arc::new(Rooms { members: room(IN_FLIGHT), strangers: room(STRANGERS_IN_FLIGHT) });
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             // Out of descriptors: what is open may end meanwhile.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let seat = Seat::take(&hosts, from.ip().to_canonical());
-        let (Some(seat), Ok(permit)) = (seat, Arc::clone(&connections).try_acquire_owned()) else {
-            count(&counters.refused);
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let Some(seat) = doors.seats.take(from.ip()) else {
+            count(&doors.counters.refused);
             continue;
         };
-        let (inbox, room, counters) = (inbox.clone(), Arc::clone(&room), Arc::clone(&counters));
+        let (doors, rooms) = (doors.clone(), Arc::clone(&rooms));
         tokio::spawn(async move {
-            let _kept = (seat, permit);
-            if listen(stream, from, inbox, room).await.is_err() {
-                count(&counters.broken);
+            if welcome(stream, from, seat, &doors, &rooms).await.is_err() {
+                count(&doors.counters.broken);
             }
         });
     }
 }
 
-/// One connection's share of its host's.
-struct Seat {
-    hosts: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-    host: IpAddr,
-}
-
-impl Seat {
-    fn take(hosts: &Arc<Mutex<BTreeMap<IpAddr, usize>>>, host: IpAddr) -> Option<Self> {
-        let mut taken = hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = taken.entry(host).or_default();
-        if *here >= MAX_IN_PER_HOST {
-            return None;
-        }
-        *here += 1;
-        Some(Self { hosts: Arc::clone(hosts), host })
+/// Looks at the first octet of a connection: a length of a gossip message begins with zero.
+async fn welcome(
+    mut stream: TcpStream,
+    from: SocketAddr,
+    seat: Seat,
+    doors: &Doors,
+    rooms: &Rooms,
+) -> io::Result<()> {
+    let Ok(first) = timeout(FIRST_PATIENCE, stream.read_u8()).await else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    let first = match first {
+        Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+        first => first?,
+    };
+    if first == 0 {
+        return listen(stream, from, seat, doors, rooms).await;
     }
+    let guests = doors.guests.as_ref().ok_or(io::ErrorKind::InvalidData)?;
+    guests.try_send(Guest { first, stream, from, seat }).map_err(|_| io::ErrorKind::WouldBlock.into())
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = taken.get(&self.host).map_or(0, |here| here.saturating_sub(1));
-        if left == 0 {
-            taken.remove(&self.host);
-        } else {
-            taken.insert(self.host, left);
-        }
-    }
-}
-
-/// Reads messages until the other side ends, or misbehaves.
+/// Reads messages until the other side ends, misbehaves, or says something that does not open.
 async fn listen(
     mut stream: TcpStream,
     from: SocketAddr,
-    inbox: mpsc::Sender<Received>,
-    room: Arc<Semaphore>,
+    mut seat: Seat,
+    doors: &Doors,
+    rooms: &Rooms,
 ) -> io::Result<()> {
-    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let mut started = true;
     loop {
         let mut length = [0; 4];
-        match timeout(IDLE, stream.read_exact(&mut length)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(fault)) if fault.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Ok(Err(fault)) => return Err(fault),
+        // The first octet of the first length was read to tell whose connection it is.
+        let rest = &mut length[usize::from(started)..];
+        let wait = if started { FIRST_PATIENCE } else { IDLE };
+        match timeout(wait, stream.read_exact(rest)).await {
+            Ok(Err(fault)) if fault.kind() == io::ErrorKind::UnexpectedEof && !started => return Ok(()),
+            Ok(read) => drop(read?),
+            Err(_) if started => return Err(io::ErrorKind::TimedOut.into()),
             Err(_) => return Ok(()),
         }
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
         if length == 0 || length > Via::Stream.limit() {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let received = timeout(RECEIVE_PATIENCE, receive(&mut stream, length, &room)).await;
+        let (room, patience) = match seat.is_known() {
+            true => (&rooms.members, RECEIVE_PATIENCE),
+            false => (&rooms.strangers, FIRST_PATIENCE),
+        };
+        let received = timeout(patience, receive(&mut stream, length, room)).await;
         let (message, kept) = received.map_err(io::Error::other)??;
-        if inbox.send(Received { from, message, _room: kept }).await.is_err() {
+        let (verdict, opened) = oneshot::channel();
+        if doors.inbox.send(Received { from, message, verdict, _room: kept }).await.is_err() {
             return Ok(());
         }
+        if !opened.await.unwrap_or(false) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        seat.prove();
+        started = false;
     }
 }
 
@@ -262,12 +310,20 @@ mod tests {
     use super::*;
 
     async fn server() -> (SocketAddr, mpsc::Receiver<Received>, Arc<StreamCounters>) {
+        let (address, received, _, counters) = server_with_guests().await;
+        (address, received, counters)
+    }
+
+    async fn server_with_guests()
+    -> (SocketAddr, mpsc::Receiver<Received>, mpsc::Receiver<Guest>, Arc<StreamCounters>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
-        let (inbox, received) = mpsc::channel(4);
+        let ((inbox, received), (guests, guests_in)) = (mpsc::channel(4), mpsc::channel(4));
         let counters = Arc::new(StreamCounters::default());
-        tokio::spawn(accept(listener, inbox, Arc::clone(&counters)));
-        (address, received, counters)
+        let seats = Arc::new(Seats::default());
+        let doors = Doors { inbox, guests: Some(guests), seats, counters: Arc::clone(&counters) };
+        tokio::spawn(accept(listener, doors));
+        (address, received, guests_in, counters)
     }
 
     /// Waits until the other side hangs up.
@@ -287,6 +343,7 @@ mod tests {
             let got = received.recv().await.expect("it was sent");
             assert_eq!(got.from.ip(), address.ip());
             assert!(got.message == *message, "{} octets", message.len());
+            got.judge(true);
         }
         assert_eq!(outgoing.lines.len(), 1, "one connection carries them all");
         assert_eq!(counters.unsent.load(Ordering::Relaxed), 0);
@@ -305,16 +362,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_host_cannot_take_every_connection() {
+    async fn strangers_that_say_nothing_lose_their_seats() {
         let (address, _received, counters) = server().await;
-        let mut streams = Vec::new();
-        for _ in 0..=MAX_IN_PER_HOST {
-            streams.push(TcpStream::connect(address).await.expect("connected"));
+        let mut silent = Vec::new();
+        while counters.refused.load(Ordering::Relaxed) == 0 {
+            silent.push(TcpStream::connect(address).await.expect("connected"));
+            tokio::task::yield_now().await;
         }
-        let last = streams.last_mut().expect("there are some");
-        assert!(hung_up(last).await, "one too many");
-        assert_eq!(counters.refused.load(Ordering::Relaxed), 1);
-        drop(streams);
+        for stream in &mut silent {
+            assert!(hung_up(stream).await);
+        }
+        let mut later = TcpStream::connect(address).await.expect("connected");
+        later.write_all(&[0, 0, 0, 1]).await.expect("written");
+        let still_there = timeout(Duration::from_millis(100), later.read(&mut [0])).await;
+        assert!(still_there.is_err(), "it has a seat");
+    }
+
+    #[tokio::test]
+    async fn the_first_message_that_does_not_open_ends_the_connection() {
+        let (address, mut received, counters) = server().await;
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        for opens in [true, true, false] {
+            stream.write_all(&[0, 0, 0, 1, 7]).await.expect("written");
+            received.recv().await.expect("it was sent").judge(opens);
+        }
+        assert!(hung_up(&mut stream).await);
+        assert_eq!(counters.broken.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn another_first_octet_is_another_protocol() {
+        let (address, _received, mut guests, counters) = server_with_guests().await;
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(&[0x21, 1, 2, 3]).await.expect("written");
+        let mut guest = guests.recv().await.expect("it came");
+        let mut rest = [0; 3];
+        guest.stream.read_exact(&mut rest).await.expect("the rest is there");
+        assert_eq!((guest.first, rest), (0x21, [1, 2, 3]));
+        assert_eq!(counters.broken.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

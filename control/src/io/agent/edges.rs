@@ -9,7 +9,6 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap};
 use weft_dataplane::wire::Vni;
@@ -20,7 +19,7 @@ use crate::io::holding::{Transport, failed, port_error};
 use crate::io::kernel::Carrier;
 use crate::io::namespace::Namespace;
 use crate::io::server::explain;
-use crate::io::streams::{Outgoing, Received, StreamCounters, accept};
+use crate::io::streams::{Doors, Outgoing, accept};
 
 /// Source ports each worker spreads flows over.
 const SOURCE_PORTS: usize = 16;
@@ -53,8 +52,7 @@ pub(super) struct Settings {
     pub(super) gossip_port: u16,
     pub(super) data_port: u16,
     pub(super) workers: NonZeroUsize,
-    pub(super) inbox: mpsc::Sender<Received>,
-    pub(super) counters: Arc<StreamCounters>,
+    pub(super) doors: Doors,
 }
 
 impl Edges {
@@ -63,7 +61,7 @@ impl Edges {
     /// # Errors
     /// A port is taken, and by whom; nothing stays open.
     pub(super) fn open(address: IpAddr, settings: &Settings) -> Result<Self, AgentError> {
-        let Settings { gossip_port, data_port, workers, inbox, counters } = settings;
+        let Settings { gossip_port, data_port, workers, doors } = settings;
         let (udp, gossip) = bind_udp(SocketAddr::new(address, *gossip_port))?;
         let listener = bind_tcp(gossip)?;
         let config = DataplaneConfig {
@@ -74,8 +72,8 @@ impl Edges {
         };
         let dataplane = Arc::new(Dataplane::start(config).map_err(dataplane_error)?);
         let bell = watch(&dataplane).map_err(failed("watch the dataplane"))?;
-        let outgoing = Outgoing::new(address, Arc::clone(counters));
-        let accepting = tokio::spawn(accept(listener, inbox.clone(), Arc::clone(counters)));
+        let outgoing = Outgoing::new(address, Arc::clone(&doors.counters));
+        let accepting = tokio::spawn(accept(listener, doors.clone()));
         Ok(Self { gossip, udp, dataplane, bell, outgoing, accepting })
     }
 

@@ -23,7 +23,7 @@ use crate::io::namespace::Pins;
 use crate::io::node::{Facts, Node, now, wall};
 use crate::io::server::{self, Asked, SocketFile, explain};
 use crate::io::store::Store;
-use crate::io::streams::{Received, StreamCounters};
+use crate::io::streams::{Doors, Received, StreamCounters};
 use crate::io::underlay::{self, Underlay};
 use crate::io::worker::{Next, Worker};
 use crate::sandbox::Sandboxes;
@@ -148,8 +148,12 @@ impl Agent {
             gossip_port: config.gossip_port,
             data_port: config.data_port,
             workers: config.workers,
-            inbox: inbox_in,
-            counters: Arc::clone(&counters),
+            doors: Doors {
+                inbox: inbox_in,
+                guests: None,
+                seats: Arc::default(),
+                counters: Arc::clone(&counters),
+            },
         };
         let edges = Edges::open(underlay.address, &settings)?;
         settings.gossip_port = edges.gossip.port();
@@ -254,7 +258,8 @@ impl Agent {
     }
 
     fn handle_stream(&mut self, mut received: Received) {
-        self.node.cluster.handle_stream(now(), received.from, &mut received.message);
+        let opened = self.node.cluster.handle_stream(now(), received.from, &mut received.message);
+        received.judge(opened);
     }
 
     fn join(&mut self, found: &[std::net::SocketAddr]) {
@@ -274,12 +279,20 @@ impl Agent {
             return;
         }
         self.ticks = self.ticks.wrapping_add(1);
+        self.seat_members();
         self.node.bury();
         self.node.tell_again();
         if self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.node.audit();
         }
         self.follow_underlay().await;
+    }
+
+    /// Keeps seats for connections of members.
+    fn seat_members(&self) {
+        let members = self.node.cluster.gossip().members();
+        let hosts = members.map(|member| member.addr.ip().to_canonical()).collect();
+        self.settings.doors.seats.set_members(hosts);
     }
 
     /// Moves to the new address when the host no longer has the one in use.
