@@ -1,18 +1,25 @@
-//! Who a node is: an Ed25519 key pair whose public half names the node and signs what it says of itself.
+//! Who a node is: an Ed25519 key pair whose public half names the node and signs what it says of itself, and a static
+//! X25519 key pair that handshakes are made with.
+//!
+//! Both follow from one stored secret of 32 octets: the Ed25519 secret is these octets (RFC 8032), the X25519 secret
+//! HKDF-SHA256 of them with the label "weft static key 1".
 
 use std::fmt;
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::model::NodeId;
 
-/// A node's key pair.
+/// A node's key pairs.
 ///
-/// The secret leaves memory with this value and is never printed.
+/// The secrets leave memory with this value and are never printed.
 pub struct Identity {
     signing: SigningKey,
+    agreeing: StaticSecret,
     id: NodeId,
 }
 
@@ -22,7 +29,10 @@ impl Identity {
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         let signing = SigningKey::from_bytes(secret);
         let id = node_id(signing.verifying_key().as_bytes());
-        Self { signing, id }
+        let mut agreeing = Zeroizing::new([0; 32]);
+        // 32 octets are far below the limit of HKDF-SHA256.
+        let _ = Hkdf::<Sha256>::new(None, secret).expand(b"weft static key 1", &mut *agreeing);
+        Self { signing, agreeing: StaticSecret::from(*agreeing), id }
     }
 
     /// The secret octets, to be stored with mode 0600.
@@ -41,6 +51,18 @@ impl Identity {
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
         self.signing.verifying_key().to_bytes()
+    }
+
+    /// The secret half of the X25519 key that handshakes are made with, 32 octets.
+    #[must_use]
+    pub fn static_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.agreeing.to_bytes())
+    }
+
+    /// The public half of the X25519 key that handshakes are made with, 32 octets.
+    #[must_use]
+    pub fn static_public(&self) -> [u8; 32] {
+        PublicKey::from(&self.agreeing).to_bytes()
     }
 
     /// Signs `message` (RFC 8032 Ed25519, deterministic).
@@ -93,6 +115,12 @@ mod tests {
         let identity = Identity::from_secret(&[7; 32]);
         assert_eq!(Identity::from_secret(&identity.secret()).node_id(), identity.node_id());
         assert!(!format!("{identity:?}").contains("7, 7"));
+        assert_eq!(
+            Identity::from_secret(&identity.secret()).static_public(),
+            identity.static_public(),
+            "the same key for handshakes"
+        );
+        assert_ne!(*identity.static_secret(), [7; 32], "two keys never share their octets");
         assert_eq!(identity.node_id(), node_id(&identity.public_key()));
     }
 }

@@ -12,11 +12,13 @@ pub mod identity;
 pub mod ipam;
 pub mod model;
 pub mod network;
+pub mod noise;
 pub mod plan;
 pub mod reconcile;
 pub mod sandbox;
 pub mod storage;
 pub mod timestamp;
+pub mod trust;
 
 #[cfg(feature = "io")]
 pub mod io;

@@ -23,11 +23,15 @@ pub enum Table {
     Sandboxes,
     /// Addresses of members seen before.
     Peers,
+    /// Root, own certificate, settings of this node; certificates, revocations and tokens seen.
+    Trust,
+    /// Gossip keys by epoch.
+    Ring,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Node,
         Self::Networks,
         Self::Removed,
@@ -36,6 +40,8 @@ impl Table {
         Self::Quarantine,
         Self::Sandboxes,
         Self::Peers,
+        Self::Trust,
+        Self::Ring,
     ];
 }
 

@@ -14,6 +14,25 @@ impl UnixMillis {
     pub fn is_older_than(self, limit: std::time::Duration, now: Self) -> bool {
         u128::from(now.0.saturating_sub(self.0)) > limit.as_millis()
     }
+
+    /// So much later.
+    #[must_use]
+    pub fn after(self, time: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How far two times are apart.
+    #[must_use]
+    pub fn apart(self, other: Self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
+    /// RFC 3339 in UTC to the second, for messages.
+    #[must_use]
+    pub fn to_seconds_text(self) -> String {
+        let text = self.to_string();
+        format!("{}Z", text.split('.').next().unwrap_or_default())
+    }
 }
 
 impl fmt::Display for UnixMillis {

@@ -167,6 +167,8 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
         Table::Quarantine => "quarantine",
         Table::Sandboxes => "sandboxes",
         Table::Peers => "peers",
+        Table::Trust => "trust",
+        Table::Ring => "ring",
     })
 }
 

@@ -1,0 +1,188 @@
+//! What a member keeps in its state: its keys, its chain, the gossip keys, and how it was set up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hkdf::Hkdf;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{
+    Chain, ClusterId, NODE_LIFE, NodeCertificate, Role, Root, RootHash, Signed, TOKEN_LIFE, Token,
+    TokenCertificate, TokenTerms, cluster_id, root_hash,
+};
+use crate::identity::Identity;
+use crate::model::Name;
+use crate::storage::{Storage, StorageError, Table, Write};
+use crate::timestamp::UnixMillis;
+
+/// Gossip keys by epoch; the highest is the newest.
+pub type Ring = BTreeMap<u32, Zeroizing<[u8; 32]>>;
+
+const IDENTITY: &[u8] = b"identity";
+const ROOT: &[u8] = b"root";
+const CHAIN: &[u8] = b"chain";
+const SETTINGS: &[u8] = b"settings";
+
+/// How a node was set up, kept so that its agent needs only its state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The node's name.
+    pub name: Name,
+    /// Address or interface that others reach it by; empty for the default route's.
+    pub advertise: String,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+}
+
+/// A member's papers.
+pub struct Papers {
+    /// Its keys.
+    pub identity: Identity,
+    /// The cluster's root, on the node that made it.
+    pub root: Option<Root>,
+    /// Its certificate, traced to the root.
+    pub chain: Chain,
+    /// Gossip keys; never none.
+    pub ring: Ring,
+    /// How it was set up.
+    pub settings: Settings,
+}
+
+/// The papers cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PapersError {
+    /// The medium's fault.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A row cannot be decoded or is missing.
+    #[error("the state is damaged: {0}")]
+    Corrupt(&'static str),
+}
+
+impl Papers {
+    /// The first node of a new cluster. All secrets follow from `seed`, which is from the operating system's generator.
+    #[must_use]
+    pub fn found(seed: &[u8; 32], settings: Settings, now: UnixMillis) -> Self {
+        let root = Root::from_secret(&derive(seed, b"weft init root 1"));
+        let identity = Identity::from_secret(&derive(seed, b"weft init identity 1"));
+        let certificate = NodeCertificate {
+            cluster: cluster_id(&root.public_key()),
+            key: identity.public_key(),
+            static_key: identity.static_public(),
+            name: Some(settings.name.clone()),
+            role: Role::Admin,
+            issued: now,
+            not_after: now.after(NODE_LIFE),
+            token: None,
+        };
+        let node = Signed::new(certificate, |octets| identity.sign(octets));
+        let admin = root.appoint(identity.public_key(), now);
+        let chain = Chain::of_first(root.public_key(), admin, node);
+        let ring = BTreeMap::from([(1, derive(seed, b"weft init ring 1"))]);
+        Self { identity, root: Some(root), chain, ring, settings }
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.chain.cluster()
+    }
+
+    /// What tokens of the cluster pin.
+    #[must_use]
+    pub fn root_hash(&self) -> RootHash {
+        root_hash(&self.chain.root)
+    }
+
+    /// The token that is printed at once with a new cluster: any number of nodes, for a day.
+    #[must_use]
+    pub fn first_token(
+        &self,
+        secret: [u8; 16],
+        seeds: &[std::net::SocketAddr],
+        now: UnixMillis,
+    ) -> (Token, Signed<TokenCertificate>) {
+        let token = Token::new(self.root_hash(), secret, seeds);
+        let terms = TokenTerms { role: Role::Node, max_uses: 0, life: TOKEN_LIFE };
+        let certificate = self.chain.certify_token(&self.identity, token.key().public_key(), terms, now);
+        (token, certificate)
+    }
+
+    /// Reads the papers; `None` where the state is in no cluster yet.
+    ///
+    /// # Errors
+    /// The medium's fault, or rows that no member wrote.
+    pub fn load(storage: &dyn Storage) -> Result<Option<Self>, PapersError> {
+        let rows = |table| storage.load(table).map(|rows| rows.into_iter().collect::<BTreeMap<_, _>>());
+        let (node, trust) = (rows(Table::Node)?, rows(Table::Trust)?);
+        let Some(chain) = trust.get(CHAIN) else { return Ok(None) };
+        let chain: Chain = read(chain, "chain")?;
+        let identity = secret(node.get(IDENTITY), "identity")?;
+        let root = trust.get(ROOT).map(|row| secret(Some(row), "root")).transpose()?;
+        let ring: Option<Ring> = storage.load(Table::Ring)?.into_iter().map(ring_entry).collect();
+        let ring = ring.filter(|ring| !ring.is_empty()).ok_or(PapersError::Corrupt("gossip keys"))?;
+        let settings = trust.get(SETTINGS).ok_or(PapersError::Corrupt("settings"))?;
+        Ok(Some(Self {
+            identity: Identity::from_secret(&identity),
+            root: root.map(|secret| Root::from_secret(&secret)),
+            chain,
+            ring,
+            settings: read(settings, "settings")?,
+        }))
+    }
+
+    /// The rows that hold the papers, to be committed in one batch.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Write> {
+        let put = |table, key: &[u8], value: Vec<u8>| Write { table, key: key.to_vec(), value: Some(value) };
+        let mut rows = vec![
+            put(Table::Node, IDENTITY, self.identity.secret().to_vec()),
+            chain_row(&self.chain),
+            put(Table::Trust, SETTINGS, encode(&self.settings)),
+        ];
+        rows.extend(self.root.iter().map(|root| put(Table::Trust, ROOT, root.secret().to_vec())));
+        rows.extend(
+            self.ring.iter().map(|(epoch, key)| put(Table::Ring, &epoch.to_be_bytes(), key.to_vec())),
+        );
+        rows
+    }
+}
+
+/// The row of a member's own chain, to be replaced at renewal.
+pub(crate) fn chain_row(chain: &Chain) -> Write {
+    Write { table: Table::Trust, key: CHAIN.to_vec(), value: Some(encode(chain)) }
+}
+
+impl fmt::Debug for Papers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Papers").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn derive(seed: &[u8; 32], label: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut secret = Zeroizing::new([0; 32]);
+    // 32 octets are far below the limit of HKDF-SHA256.
+    let _ = Hkdf::<Sha256>::new(None, seed).expand(label, &mut *secret);
+    secret
+}
+
+fn secret(row: Option<&Vec<u8>>, what: &'static str) -> Result<Zeroizing<[u8; 32]>, PapersError> {
+    let octets = row.and_then(|row| <[u8; 32]>::try_from(row.as_slice()).ok());
+    octets.map(Zeroizing::new).ok_or(PapersError::Corrupt(what))
+}
+
+fn ring_entry((epoch, key): (Vec<u8>, Vec<u8>)) -> Option<(u32, Zeroizing<[u8; 32]>)> {
+    let epoch = u32::from_be_bytes(epoch.try_into().ok()?);
+    Some((epoch, Zeroizing::new(key.try_into().ok()?)))
+}
+
+fn read<T: for<'de> Deserialize<'de>>(row: &[u8], what: &'static str) -> Result<T, PapersError> {
+    postcard::from_bytes(row).map_err(|_| PapersError::Corrupt(what))
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Plain data; encoding it into memory has no way to fail.
+    postcard::to_stdvec(value).unwrap_or_default()
+}

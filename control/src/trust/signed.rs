@@ -1,0 +1,45 @@
+//! A statement and the signature under it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::verify;
+
+/// Something that is signed; the label keeps a signature on one kind from passing for one on another.
+pub trait Statement: Serialize {
+    /// Begins every signed message of this kind.
+    const LABEL: &'static [u8];
+}
+
+/// A statement with its signature: Ed25519 over the label and the statement's postcard encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed<T> {
+    /// What is said.
+    pub statement: T,
+    signature: [[u8; 32]; 2],
+}
+
+impl<T: Statement> Signed<T> {
+    /// Has `statement` signed by `sign`, which is given the octets to sign.
+    #[must_use]
+    pub fn new(statement: T, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> Self {
+        let whole = sign(&octets(&statement));
+        let mut signature = [[0; 32]; 2];
+        signature[0].copy_from_slice(&whole[..32]);
+        signature[1].copy_from_slice(&whole[32..]);
+        Self { statement, signature }
+    }
+
+    /// Whether the holder of `public_key` signed it.
+    #[must_use]
+    pub fn is_by(&self, public_key: &[u8; 32]) -> bool {
+        let mut whole = [0; 64];
+        whole[..32].copy_from_slice(&self.signature[0]);
+        whole[32..].copy_from_slice(&self.signature[1]);
+        verify(public_key, &octets(&self.statement), &whole)
+    }
+}
+
+fn octets<T: Statement>(statement: &T) -> Vec<u8> {
+    // A statement is plain data; encoding it into memory has no way to fail.
+    postcard::to_extend(statement, T::LABEL.to_vec()).unwrap_or_default()
+}
