@@ -9,74 +9,26 @@
     reason = "a program that prints; the network has more than it needs"
 )]
 
+#[path = "../tests/sim/gossip_node.rs"]
+mod gossip_node;
 #[path = "../tests/sim/network.rs"]
 mod network;
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use network::{Network, SimNode, addr};
-use weft_control::gossip::{ClusterKey, Gossip, GossipConfig, GossipEvent, MemberState, RecordKey, Transmit};
-use weft_control::identity::Identity;
+use gossip_node::{Node, identity, key, node};
+use network::{Network, addr};
+use weft_control::gossip::{GossipEvent, MemberState, RecordKey};
 use weft_control::model::NodeId;
 
-struct Node {
-    gossip: Gossip,
-    deaths: usize,
-}
-
-impl SimNode for Node {
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
-        self.gossip.handle_datagram(now, from, datagram);
-    }
-
-    fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) {
-        self.gossip.handle_stream(now, from, message);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.gossip.handle_timeout(now);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.gossip.poll_timeout()
-    }
-
-    fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.gossip.poll_transmit()
-    }
-
-    fn observe(&mut self, _: Instant) {
-        while let Some(event) = self.gossip.poll_event() {
-            self.deaths += usize::from(matches!(event, GossipEvent::MemberDown(_)));
-        }
-    }
-}
-
-fn identity(number: usize) -> Identity {
-    let mut secret = [7; 32];
-    secret[..8].copy_from_slice(&(number as u64).to_be_bytes());
-    Identity::from_secret(&secret)
-}
-
-fn key(text: &str) -> RecordKey {
-    RecordKey::new(text.as_bytes()).expect("a key")
-}
-
-fn node(number: usize, records: usize, now: Instant) -> Node {
-    let config = GossipConfig {
-        name: format!("n{number}").parse().expect("a name"),
-        advertise: addr(number),
-        data_port: 4789,
-        key: ClusterKey::from_bytes(std::array::from_fn(|i| i as u8)).expect("a key"),
-        boot_epoch: 1,
-    };
-    let mut gossip = Gossip::new(config, identity(number), number as u64, now);
+/// A node with its records that joins by the first three.
+fn member(number: usize, records: usize, now: Instant) -> Node {
+    let mut node = node(number, 1, 0, now);
     for record in 0..records {
-        gossip.set_record(now, key(&format!("e{record}")), vec![record as u8; 100]).expect("room");
+        node.gossip.set_record(now, key(&format!("e{record}")), vec![record as u8; 100]).expect("room");
     }
-    gossip.join(now, &[addr(0), addr(1), addr(2)]);
-    Node { gossip, deaths: 0 }
+    node.gossip.join(now, &[addr(0), addr(1), addr(2)]);
+    node
 }
 
 fn argument(place: usize, default: f64) -> f64 {
@@ -95,7 +47,7 @@ fn main() {
     let (count, records, loss) = (argument(1, 1000.0) as usize, argument(2, 3.0) as usize, argument(3, 0.0));
     let mut network = Network::new(1);
     for number in 0..count {
-        let fresh = node(number, records, network.now());
+        let fresh = member(number, records, network.now());
         network.start(addr(number), fresh);
         // A hundred hosts a second.
         network.run_for(Duration::from_millis(10));
@@ -126,7 +78,9 @@ fn main() {
     }
     println!("the change cost {} octets per node (rest included)", (bytes(&network) - before) / count as u64);
 
-    let deaths: usize = network.nodes().map(|(_, node)| node.deaths).sum();
+    let is_death = |event: &GossipEvent| matches!(event, GossipEvent::MemberDown(_));
+    let of_node = |node: &Node| node.events.iter().filter(|(_, event)| is_death(event)).count();
+    let deaths: usize = network.nodes().map(|(_, node)| of_node(node)).sum();
     println!("false deaths: {deaths}");
     network.crash(addr(count - 1));
     let dead = identity(count - 1).node_id();

@@ -6,5 +6,7 @@ mod chaos;
 mod cluster;
 #[path = "sim/gossip.rs"]
 mod gossip;
+#[path = "sim/gossip_node.rs"]
+mod gossip_node;
 #[path = "sim/network.rs"]
 mod network;

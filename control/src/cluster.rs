@@ -10,6 +10,7 @@
 //! `endpoint-detach`, `range-gain`, `range-grant`, `range-leave`, `range-wake`,
 //! `peers`.
 
+mod absorb;
 mod attach;
 mod config;
 mod error;
@@ -32,8 +33,8 @@ use weft_dataplane::segment::SegmentSpec;
 pub use attach::{Attach, Lease, OwnEndpoint, Ticket};
 pub use config::{ClusterConfig, Timing};
 pub use error::{Class, ClusterError};
-pub use shown::ClusterStatus;
 
+use self::absorb::Unheard;
 use self::attach::{Attaching, Own};
 use self::ledger::Ledger;
 use self::networks::{Network, Removed};
@@ -94,6 +95,7 @@ pub struct Cluster {
     removed_by_age: BTreeSet<(UnixMillis, NetworkId)>,
     endpoints: BTreeMap<EndpointId, Own>,
     views: BTreeMap<NodeId, View>,
+    unheard: Unheard,
     /// Since when a node does not answer.
     down: BTreeMap<NodeId, Instant>,
     attaching: BTreeMap<Ticket, Attaching>,
@@ -184,6 +186,7 @@ impl Cluster {
             self.tick_at = now + TICK;
             self.tick(now);
         }
+        self.absorb_rest(now);
         self.run_fetches(now);
         self.expire_attaching(now);
         self.drain(now);
@@ -198,7 +201,7 @@ impl Cluster {
         let fetches = self.fetches.values().map(Fetch::due);
         let attaching = self.attaching.values().map(Attaching::deadline);
         let settle = self.dirty.settled.filter(|_| !self.dirty.segments.is_empty());
-        let due = [Some(self.tick_at), self.gossip.poll_timeout(), settle];
+        let due = [Some(self.tick_at), self.gossip.poll_timeout(), settle, self.unheard.due];
         due.into_iter().flatten().chain(fetches).chain(attaching).min()
     }
 
@@ -225,15 +228,19 @@ impl Cluster {
 
     /// Takes in what gossip has to say, then derives what follows from it.
     fn drain(&mut self, now: Instant) {
+        let mut changed = BTreeSet::new();
         while let Some(event) = self.gossip.poll_event() {
             match event {
                 GossipEvent::MemberUp(id) | GossipEvent::MemberMoved(id) => self.member_up(id),
                 GossipEvent::MemberDown(id) => self.member_down(now, id),
                 GossipEvent::MemberLeft(id) => self.member_left(id),
-                GossipEvent::RecordsChanged { origin } => self.absorb(now, origin),
+                GossipEvent::RecordsChanged { origin } => drop(changed.insert(origin)),
                 GossipEvent::Rpc { from, body } => self.handle_call(now, from, &body),
                 GossipEvent::IdentityClash(id) => drop(self.clashes.insert(id)),
             }
+        }
+        if !changed.is_empty() {
+            self.absorb(now, changed);
         }
         self.settle(now);
     }
@@ -265,40 +272,6 @@ impl Cluster {
         self.dirty.attaching = true;
     }
 
-    /// Takes in everything an origin says.
-    fn absorb(&mut self, now: Instant, origin: NodeId) {
-        if origin == self.me {
-            return;
-        }
-        let (view, relayed) = View::decode(self.gossip.records(origin));
-        let removals: Vec<_> = relayed.removals.iter().map(|(id, octets)| (*id, octets.to_vec())).collect();
-        let definitions: Vec<_> = (relayed.definitions.iter())
-            .filter(|(id, _)| !self.networks.contains_key(id) && !self.removed.contains_key(id))
-            .map(|(id, octets)| (*id, octets.to_vec()))
-            .collect();
-        for (network, statement) in removals {
-            self.hear_removal(now, network, &statement);
-        }
-        for (network, statement) in definitions {
-            self.hear_definition(now, network, &statement);
-        }
-        let before = self.views.insert(origin, view).unwrap_or_default();
-        let view = &self.views[&origin];
-        // Whoever takes a removed network for an existing one is told, however long ago it was removed.
-        self.dirty.records.extend(view.mentions.symmetric_difference(&before.mentions).copied());
-        self.dirty.segments.extend(view.differing(&before));
-        let changed = view.ranges.iter().filter(|(key, ranges)| before.ranges.get(key) != Some(ranges));
-        let claims: Vec<_> =
-            changed.map(|(&(network, pool, _), ranges)| (network, pool, ranges.clone())).collect();
-        for (network, pool, ranges) in claims {
-            self.hear_ranges(now, origin, network, pool, &ranges);
-        }
-        let alive = self.gossip.member(origin).is_some_and(|member| member.state == MemberState::Alive);
-        if !alive {
-            self.down.entry(origin).or_insert(now);
-        }
-    }
-
     fn handle_call(&mut self, now: Instant, from: NodeId, body: &[u8]) {
         match record::decode(body) {
             Some(Call::Request { number, network, pool, want }) => {
@@ -320,11 +293,9 @@ impl Cluster {
             self.dirty.records.extend(self.published.keys().map(|(network, _)| *network));
         }
         if std::mem::take(&mut self.dirty.views) {
-            let origins: Vec<NodeId> = self.gossip.origins().collect();
-            for origin in origins {
-                self.views.remove(&origin);
-                self.absorb(now, origin);
-            }
+            let origins: BTreeSet<NodeId> = self.gossip.origins().collect();
+            self.views.clear();
+            self.absorb(now, origins);
         }
         self.adopt_orphans(now);
         self.fetch_reserves(now);

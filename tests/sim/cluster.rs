@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use weft_control::api::{Ipam, IpamConfig, NetworkCreate};
 use weft_control::cluster::{
     Attach, Cluster, ClusterConfig, ClusterError, ClusterEvent, Lease, Ticket, Timing,
 };
-use weft_control::gossip::{ClusterKey, Transmit};
+use weft_control::gossip::Transmit;
 use weft_control::model::{EndpointId, NetworkId, SandboxId};
-use weft_control::storage::{Memory, Storage};
+use weft_control::storage::{Memory, Row, Storage, StorageError, Table, Write};
 use weft_control::timestamp::UnixMillis;
 
+use crate::gossip_node::cluster_key;
 use crate::network::{Network, SimNode, addr};
 
 /// A node of the cluster with the agent's part: it announces what it attached, and remembers what it was told.
@@ -79,7 +81,7 @@ pub(crate) fn node(number: usize, disk: Arc<dyn Storage>, seed: u64, now: Instan
         name: format!("n{number}").parse().expect("a name"),
         advertise: addr(number),
         data_port: 4789,
-        key: ClusterKey::from_bytes(std::array::from_fn(|i| i as u8)).expect("a key"),
+        key: cluster_key(),
         underlay_mtu: 1500,
         timing: timing(),
     };
@@ -725,6 +727,59 @@ fn a_network_that_one_node_remembers_is_known_to_all_again_whichever_node_that_i
         }
         bench.known_to_all(net);
     }
+}
+
+/// A disk that counts its commits.
+#[derive(Default)]
+struct Counting {
+    memory: Memory,
+    learning: AtomicUsize,
+}
+
+impl Storage for Counting {
+    fn commit(&self, step: &'static str, writes: &[Write]) -> Result<(), StorageError> {
+        self.learning.fetch_add(usize::from(step == "network-learn"), Ordering::Relaxed);
+        self.memory.commit(step, writes)
+    }
+
+    fn load(&self, table: Table) -> Result<Vec<Row>, StorageError> {
+        self.memory.load(table)
+    }
+}
+
+#[test]
+fn a_newcomer_learns_hundreds_of_networks_with_a_few_commits() {
+    let mut bench = Bench::new(2);
+    let networks: Vec<NetworkId> = (0..300).map(|n| bench.create(n % 2, &format!("net{n}"), &[])).collect();
+    bench.net.run_for(Duration::from_secs(20));
+    let disk = Arc::new(Counting::default());
+    let mut newcomer = node(9, disk.clone(), 5, bench.net.now(), 3_000_000);
+    newcomer.cluster.join(bench.net.now(), &[addr(0), addr(1)]);
+    bench.net.start(addr(9), newcomer);
+    let ids: Vec<String> = networks.iter().map(NetworkId::long).collect();
+    bench.until("the newcomer knows them all", |sim| {
+        sim.node(addr(9)).is_some_and(|node| ids.iter().all(|id| node.cluster.resolve(id).is_ok()))
+    });
+    let learning = disk.learning.load(Ordering::Relaxed);
+    assert!((1..=20).contains(&learning), "{learning} commits for 300 networks");
+}
+
+#[test]
+fn a_network_and_its_removal_heard_in_one_breath_are_no_network() {
+    let mut bench = Bench::new(3);
+    bench.net.crash(addr(2));
+    let net = bench.create(0, "web", &[]);
+    bench.net.run_for(Duration::from_secs(1));
+    bench.net.partition(&[addr(0)], &[addr(1)]);
+    let gone = bench.net.with(addr(1), |n, now| n.cluster.remove_network(now, net)).expect("runs");
+    gone.expect("removed");
+    bench.restart(2);
+    bench.net.heal();
+    let text = net.long();
+    bench.net.run_for(Duration::from_secs(30));
+    assert!(bench.net.nodes().all(|(_, node)| node.cluster.resolve(&text).is_err()));
+    bench.restart(2);
+    assert!(bench.node(2).cluster.resolve(&text).is_err(), "nor after a restart");
 }
 
 #[test]

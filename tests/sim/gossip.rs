@@ -3,80 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use weft_control::gossip::{
-    ClusterKey, Gossip, GossipConfig, GossipEvent, MemberState, RecordKey, Transmit, Via,
-};
-use weft_control::identity::Identity;
+use weft_control::gossip::{GossipEvent, MemberState, Via};
 use weft_control::model::NodeId;
 
-use crate::network::{Conditions, Network, SimNode, addr};
-
-/// A gossip node that remembers what it was told.
-struct Node {
-    gossip: Gossip,
-    events: Vec<(Instant, GossipEvent)>,
-}
-
-impl SimNode for Node {
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
-        self.gossip.handle_datagram(now, from, datagram);
-    }
-
-    fn handle_stream(&mut self, now: Instant, from: SocketAddr, message: &mut [u8]) {
-        self.gossip.handle_stream(now, from, message);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.gossip.handle_timeout(now);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.gossip.poll_timeout()
-    }
-
-    fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.gossip.poll_transmit()
-    }
-
-    fn observe(&mut self, now: Instant) {
-        while let Some(event) = self.gossip.poll_event() {
-            self.events.push((now, event));
-        }
-    }
-}
-
-fn node(number: usize, boot_epoch: u32, seed: u64, now: Instant) -> Node {
-    node_at(number, addr(number), boot_epoch, seed, now)
-}
-
-fn node_at(number: usize, advertise: SocketAddr, boot_epoch: u32, seed: u64, now: Instant) -> Node {
-    let config = GossipConfig {
-        name: format!("n{number}").parse().expect("a name"),
-        advertise,
-        data_port: 4789,
-        key: ClusterKey::from_bytes(std::array::from_fn(|i| i as u8)).expect("a key"),
-        boot_epoch,
-    };
-    let gossip = Gossip::new(config, identity(number), seed ^ (number as u64) << 20, now);
-    Node { gossip, events: Vec::new() }
-}
-
-fn identity(number: usize) -> Identity {
-    let mut secret = [7; 32];
-    secret[..8].copy_from_slice(&(number as u64).to_be_bytes());
-    Identity::from_secret(&secret)
-}
+use crate::gossip_node::{Node, identity, key, node, node_at};
+use crate::network::{Conditions, Network, addr};
 
 fn id(number: usize) -> NodeId {
     identity(number).node_id()
-}
-
-fn key(text: &str) -> RecordKey {
-    RecordKey::new(text.as_bytes()).expect("a key")
 }
 
 /// `count` nodes that join by node 0, each with one record.

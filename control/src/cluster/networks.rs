@@ -20,9 +20,11 @@ use crate::storage::{Table, Write};
 use crate::timestamp::UnixMillis;
 
 /// Networks a node knows; further ones of others are not taken in.
-const MAX_NETWORKS: usize = 1_000;
+pub(super) const MAX_NETWORKS: usize = 1_000;
 /// Removed networks a node remembers.
 const MAX_REMOVED: usize = 65_536;
+/// Of those, how many may be of networks that were never known here: what any member can make up.
+const MAX_REMOVED_UNKNOWN: usize = 4_096;
 /// Removals that are told to everybody; older ones are told to who still mentions the network.
 const RECENT: usize = 200;
 /// Nodes that hand on a definition beside its creator and the nodes in the network.
@@ -168,7 +170,12 @@ impl Cluster {
         }
         let removal = Removal { network: id, at: self.now_wall(now) };
         let statement = state(&self.identity, REMOVAL, &removal);
-        self.drop_network(self.now_wall(now), id, &statement)?;
+        let Some(removed) = Removed::open(id, removal.at, &statement) else {
+            return Err(ClusterError::Corrupt { what: "removal" });
+        };
+        let rows = self.removal_rows(id, &removed);
+        self.ledger.commit("network-remove", rows)?;
+        self.drop_network(id, removed);
         self.settle(now);
         Ok(())
     }
@@ -252,82 +259,48 @@ impl Cluster {
         hosts.map(IpNet::from).collect()
     }
 
-    fn add_network(&mut self, id: NetworkId, network: Network) {
+    pub(super) fn add_network(&mut self, id: NetworkId, network: Network) {
         self.networks.insert(id, network);
+        self.unheard.reconsider(id);
         self.dirty.records.insert(id);
         self.dirty.segments.insert(id);
         self.dirty.attaching = true;
         self.events.push_back(ClusterEvent::NetworkAdded(id));
     }
 
-    /// Takes in a definition that another node hands on.
-    pub(super) fn hear_definition(&mut self, now: Instant, id: NetworkId, statement: &[u8]) {
-        let known = self.networks.contains_key(&id) || self.removed.contains_key(&id);
-        if known || self.networks.len() >= MAX_NETWORKS {
-            return;
+    /// The removal that another node hands on, unless it is so old that nobody needs it.
+    pub(super) fn open_removal(&self, id: NetworkId, wall: UnixMillis, statement: &[u8]) -> Option<Removed> {
+        let known = self.networks.contains_key(&id);
+        if self.removed.len() >= if known { MAX_REMOVED } else { MAX_REMOVED_UNKNOWN } {
+            return None;
         }
-        let Some(network) = Network::open(id, statement, self.me) else { return };
-        let row = ledger::put(Table::Networks, id.0, statement.to_vec());
-        if self.ledger.commit("network-learn", vec![row]).is_err() {
-            self.dirty.views = true;
-            return;
-        }
-        self.add_network(id, network);
-        self.hear_ranges_again(now, id);
-    }
-
-    /// Ranges of a network may have been heard before the network itself.
-    fn hear_ranges_again(&mut self, now: Instant, id: NetworkId) {
-        let heard: Vec<_> = (self.views.iter())
-            .flat_map(|(&origin, view)| {
-                let of_network = view.ranges.iter().filter(|((network, ..), _)| *network == id);
-                of_network.map(move |(&(_, pool, _), ranges)| (origin, pool, ranges.clone()))
-            })
-            .collect();
-        for (origin, pool, ranges) in heard {
-            self.hear_ranges(now, origin, id, pool, &ranges);
-        }
-    }
-
-    /// Takes in that a network is gone. Removal wins over everything, on every node.
-    pub(super) fn hear_removal(&mut self, now: Instant, id: NetworkId, statement: &[u8]) {
-        if self.removed.contains_key(&id) || self.removed.len() >= MAX_REMOVED {
-            return;
-        }
-        let wall = self.now_wall(now);
-        let Some(removed) = Removed::open(id, wall, statement) else { return };
+        let removed = Removed::open(id, wall, statement)?;
         // Of a network that is known here it is news, whatever its author's clock said.
         let old = removed.at.is_older_than(self.config.timing.forget_removed, wall);
-        if old && !self.networks.contains_key(&id) {
-            return;
-        }
-        if self.drop_network(wall, id, statement).is_err() {
-            self.dirty.views = true;
-        }
+        (known || !old).then_some(removed)
     }
 
-    fn drop_network(
-        &mut self,
-        wall: UnixMillis,
-        id: NetworkId,
-        statement: &[u8],
-    ) -> Result<(), ClusterError> {
-        let Some(removed) = Removed::open(id, wall, statement) else {
-            return Err(ClusterError::Corrupt { what: "removal" });
-        };
-        let drained: Vec<EndpointId> = self
-            .endpoints
-            .iter()
-            .filter(|(_, own)| own.network == id)
-            .map(|(&endpoint, _)| endpoint)
-            .collect();
+    /// What a removal changes in durable state.
+    pub(super) fn removal_rows(&self, id: NetworkId, removed: &Removed) -> Vec<Write> {
+        let own = self.own_in(id);
         let mut writes: Vec<Write> =
-            drained.iter().map(|endpoint| ledger::delete(Table::Endpoints, endpoint.0)).collect();
+            own.iter().map(|endpoint| ledger::delete(Table::Endpoints, endpoint.0)).collect();
         for table in [Table::Ranges, Table::Quarantine, Table::Networks] {
             writes.extend(self.ledger.rows(table, &id.0).map(|(key, _)| ledger::delete(table, key)));
         }
         writes.push(ledger::put(Table::Removed, id.0, removed.row()));
-        self.ledger.commit("network-remove", writes)?;
+        writes
+    }
+
+    /// Endpoints of this node in a network.
+    fn own_in(&self, id: NetworkId) -> Vec<EndpointId> {
+        let own = self.endpoints.iter().filter(|(_, own)| own.network == id);
+        own.map(|(&endpoint, _)| endpoint).collect()
+    }
+
+    /// Takes in that a network is gone, which is durable. Removal wins over everything, on every node.
+    pub(super) fn drop_network(&mut self, id: NetworkId, removed: Removed) {
+        let drained = self.own_in(id);
         for endpoint in &drained {
             self.endpoints.remove(endpoint);
         }
@@ -343,7 +316,6 @@ impl Cluster {
         if known {
             self.events.push_back(ClusterEvent::NetworkRemoved { network: id, endpoints: drained });
         }
-        Ok(())
     }
 
     pub(super) fn forget_removed(&mut self, now: Instant) {

@@ -73,6 +73,38 @@ pub(super) struct Answered {
     answer: Answer,
 }
 
+/// What another node says about the ranges of a pool.
+#[derive(Debug)]
+pub(super) struct Heard {
+    network: NetworkId,
+    pool: usize,
+    claims: Vec<Claim>,
+    resting: Vec<u128>,
+}
+
+impl Heard {
+    pub(super) fn new(origin: NodeId, network: NetworkId, pool: u8, ranges: &Ranges) -> Self {
+        let (claims, resting) = (ranges.claims(origin).collect(), ranges.resting());
+        Self { network, pool: usize::from(pool), claims, resting }
+    }
+
+    /// What of it would make `me` an owner.
+    fn gain(&self, me: NodeId) -> Gain {
+        let claims = self.claims.iter().filter(|claim| claim.owner == me).copied().collect();
+        Gain { network: self.network, pool: self.pool, claims, resting: self.resting.clone() }
+    }
+}
+
+/// Claims on behalf of this node.
+#[derive(Debug)]
+struct Gain {
+    network: NetworkId,
+    pool: usize,
+    claims: Vec<Claim>,
+    /// Addresses of them in quarantine.
+    resting: Vec<u128>,
+}
+
 impl Cluster {
     /// Starts to fetch until `deadline`, or goes on with what is under way until then.
     pub(super) fn fetch(&mut self, now: Instant, key: FetchKey, deadline: Instant, amount: Amount) {
@@ -341,7 +373,8 @@ impl Cluster {
         match answer {
             Answer::Granted(claims) => {
                 let claims: Vec<Claim> = claims.into_iter().filter(|claim| claim.owner == self.me).collect();
-                match self.gain(now, key.network, key.pool, &claims, &[]) {
+                let gain = Gain { network: key.network, pool: key.pool, claims, resting: Vec::new() };
+                match self.gain(now, &[gain]) {
                     Ok(()) => drop(self.fetches.remove(&key)),
                     Err(error) => self.end_fetch(now, key, Refusal::Unreachable(error.to_string())),
                 }
@@ -365,70 +398,69 @@ impl Cluster {
         }
     }
 
-    /// Makes claims on behalf of this node durable, then takes them in; `resting` are addresses in quarantine.
-    fn gain(
-        &mut self,
-        now: Instant,
-        network: NetworkId,
-        index: usize,
-        claims: &[Claim],
-        resting: &[u128],
-    ) -> Result<(), crate::storage::StorageError> {
-        let Some(state) = self.networks.get_mut(&network).and_then(|n| n.pools.get_mut(index)) else {
-            return Ok(());
-        };
-        let gained: Vec<&Claim> = claims.iter().filter(|claim| state.pool.gains(claim)).collect();
-        if gained.is_empty() {
-            return Ok(());
+    /// Makes claims on behalf of this node durable, all in one commit, then takes them in.
+    fn gain(&mut self, now: Instant, gains: &[Gain]) -> Result<(), crate::storage::StorageError> {
+        let mut rows: Vec<Write> = Vec::new();
+        let mut gained: Vec<Gain> = Vec::new();
+        for gain in gains {
+            let Some(state) = self.networks.get(&gain.network).and_then(|n| n.pools.get(gain.pool)) else {
+                continue;
+            };
+            let claims: Vec<Claim> =
+                gain.claims.iter().filter(|claim| state.pool.gains(claim)).copied().collect();
+            let ours = |address: &&u128| claims.iter().any(|claim| claim.range.contains(**address));
+            let resting: Vec<u128> = gain.resting.iter().filter(ours).copied().collect();
+            rows.extend(claims.iter().map(|claim| claim_row(gain.network, gain.pool, claim)));
+            rows.extend(
+                resting.iter().map(|&a| {
+                    ledger::put(Table::Quarantine, rest_key(gain.network, gain.pool, a), Vec::new())
+                }),
+            );
+            gained.push(Gain { claims, resting, ..*gain });
         }
-        let mut rows: Vec<Write> = gained.iter().map(|claim| claim_row(network, index, claim)).collect();
-        let ours = |address: &&u128| gained.iter().any(|claim| claim.range.contains(**address));
-        let resting: Vec<u128> = resting.iter().filter(ours).copied().collect();
-        rows.extend(
-            resting.iter().map(|&a| ledger::put(Table::Quarantine, rest_key(network, index, a), Vec::new())),
-        );
         self.ledger.commit("range-gain", rows)?;
-        for claim in gained {
-            state.pool.merge(claim);
+        gained.retain(|gain| !gain.claims.is_empty());
+        for gain in gained {
+            let state = self.networks.get_mut(&gain.network).and_then(|n| n.pools.get_mut(gain.pool));
+            let Some(state) = state else { continue };
+            for claim in &gain.claims {
+                state.pool.merge(claim);
+            }
+            for address in gain.resting {
+                state.pool.rest(address, now + self.config.timing.quarantine);
+            }
+            self.dirty.records.insert(gain.network);
+            self.dirty.attaching = true;
         }
-        for address in resting {
-            state.pool.rest(address, now + self.config.timing.quarantine);
-        }
-        self.dirty.records.insert(network);
-        self.dirty.attaching = true;
         Ok(())
     }
 
-    /// Takes in what another node says about ranges, this node's gains included.
-    pub(super) fn hear_ranges(
-        &mut self,
-        now: Instant,
-        origin: NodeId,
-        network: NetworkId,
-        pool: u8,
-        ranges: &Ranges,
-    ) {
-        let index = usize::from(pool);
-        let claims: Vec<Claim> = ranges.claims(origin).collect();
-        let ours: Vec<Claim> = claims.iter().filter(|claim| claim.owner == self.me).copied().collect();
-        if self.gain(now, network, index, &ours, &ranges.resting()).is_err() {
+    /// Takes in what other nodes say about ranges, this node's gains included.
+    pub(super) fn hear_ranges(&mut self, now: Instant, heard: &[Heard]) {
+        let gains: Vec<Gain> = heard.iter().map(|heard| heard.gain(self.me)).collect();
+        if self.gain(now, &gains).is_err() {
             self.dirty.views = true;
         }
-        let Some(state) = self.networks.get_mut(&network).and_then(|n| n.pools.get_mut(index)) else {
-            return;
-        };
+        for heard in heard {
+            self.hear_claims(heard);
+        }
+    }
+
+    fn hear_claims(&mut self, heard: &Heard) {
+        let pools = self.networks.get_mut(&heard.network).map(|network| &mut network.pools);
+        let Some(state) = pools.and_then(|pools| pools.get_mut(heard.pool)) else { return };
         let space = crate::ipam::Range::of(state.pool.space().subnet());
         let mut changed = false;
-        for claim in claims {
+        for claim in &heard.claims {
             let Some(range) = claim.range.intersection(space) else { continue };
-            let claim = Claim { range, ..claim };
+            let claim = Claim { range, ..*claim };
             changed |= state.heard.merge(&claim);
             if claim.owner != self.me {
                 state.pool.merge(&claim);
             }
         }
         if changed {
-            self.dirty.records.insert(network);
+            self.dirty.records.insert(heard.network);
             self.dirty.attaching = true;
         }
     }

@@ -230,7 +230,9 @@ pub(super) fn hear<T: DeserializeOwned>(subject: &'static [u8], statement: &[u8]
     let (body, key) = signed.split_last_chunk::<KEY_LEN>()?;
     let message = [subject, body].concat();
     identity::verify(key, &message, signature).then_some(())?;
-    Some((identity::node_id(key), decode(body)?))
+    // Octets after the body would be kept with it and mean nothing.
+    let (body, []) = postcard::take_from_bytes(body).ok()? else { return None };
+    Some((identity::node_id(key), body))
 }
 
 /// Subject of a definition.

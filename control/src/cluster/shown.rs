@@ -15,23 +15,6 @@ use crate::ipam::{Claim, Range, Use};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::reconcile::{self, Attachment};
 
-/// The cluster's part of [`api::Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ClusterStatus {
-    /// Members alive, this node included.
-    pub members_alive: usize,
-    /// Members that do not answer.
-    pub members_dead: usize,
-    /// Networks known.
-    pub networks: usize,
-    /// Endpoints of this node.
-    pub endpoints_local: usize,
-    /// Endpoints of others.
-    pub endpoints_remote: usize,
-    /// What an operator should look at.
-    pub warnings: Vec<String>,
-}
-
 /// An endpoint of any node.
 struct Shown<'a> {
     node: NodeId,
@@ -225,11 +208,20 @@ impl Cluster {
         self.gossip.member(id).map_or_else(|| id.short(), |member| member.name.to_string())
     }
 
-    /// The cluster at a glance.
+    /// The cluster at a glance; workers and uptime are the agent's to add.
     #[must_use]
-    pub fn status(&self) -> ClusterStatus {
+    pub fn status(&self) -> api::Status {
         let dead = self.gossip.members().filter(|m| m.id != self.me && m.state == MemberState::Down).count();
-        ClusterStatus {
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node_id: self.me.to_string(),
+            node: self.config.name.to_string(),
+            advertise: self.config.advertise.ip(),
+            data_port: self.config.data_port,
+            gossip_port: self.config.advertise.port(),
+            workers: 0,
+            uptime_seconds: 0,
+            boot_epoch: self.boot_epoch.into(),
             members_alive: self.alive().count(),
             members_dead: dead,
             networks: self.networks.len(),

@@ -76,6 +76,7 @@ impl Cluster {
             removed_by_age: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             views: BTreeMap::new(),
+            unheard: Default::default(),
             down: BTreeMap::new(),
             attaching: BTreeMap::new(),
             last_ticket: 0,

@@ -22,32 +22,16 @@ pub(super) struct View {
     pub(super) mentions: BTreeSet<NetworkId>,
 }
 
-/// Statements of others that one origin hands on.
-#[derive(Debug, Default)]
-pub(super) struct Relayed<'r> {
-    pub(super) definitions: Vec<(NetworkId, &'r [u8])>,
-    pub(super) removals: Vec<(NetworkId, &'r [u8])>,
-}
-
 impl View {
-    pub(super) fn decode<'r>(
-        records: impl Iterator<Item = (&'r RecordKey, &'r Record)>,
-    ) -> (Self, Relayed<'r>) {
+    pub(super) fn decode<'r>(records: impl Iterator<Item = (&'r RecordKey, &'r Record)>) -> Self {
         let mut view = Self::default();
-        let mut relayed = Relayed::default();
         for (key, record) in records {
             let body = record.body();
             let key = Key::decode(key.as_bytes());
             view.mentions.extend(key.and_then(Key::mentions));
             match key {
-                Some(Key::Definition(network)) => {
-                    view.definitions.insert(network);
-                    relayed.definitions.push((network, body));
-                }
-                Some(Key::Removal(network)) => {
-                    view.removals.insert(network);
-                    relayed.removals.push((network, body));
-                }
+                Some(Key::Definition(network)) => drop(view.definitions.insert(network)),
+                Some(Key::Removal(network)) => drop(view.removals.insert(network)),
                 Some(Key::Membership(network)) => {
                     let vni = record::decode(body).and_then(Membership::vni);
                     view.memberships.extend(vni.map(|vni| (network, vni)));
@@ -62,7 +46,7 @@ impl View {
                 None => {}
             }
         }
-        (view, relayed)
+        view
     }
 
     /// Networks whose endpoints or membership differ.

@@ -282,23 +282,27 @@ impl Pool {
         self.resting.values().min().copied()
     }
 
-    /// Chooses up to `want` free automatic addresses to grant to `to`, at most half of what is free, from the end
-    /// that this node would use last. Nothing changes until the claims are durable and merged.
+    /// Chooses up to `want` free automatic addresses to grant to `to`, at most half of what is free: blocks of a
+    /// power of two that begin at a multiple of it, lowest first, but for the one this node is handing out from.
+    /// Nothing changes until the claims are durable and merged.
     #[must_use]
     pub fn carve(&self, want: u128, to: NodeId) -> Vec<Claim> {
         let mut runs = self.free_runs();
         let free: u128 = runs.iter().map(|run| run.count()).sum();
         let mut left = want.min(free.div_ceil(2));
-        runs.sort_by_key(|run| std::cmp::Reverse((run.count(), run.last())));
+        // Crumbs beside a block are not worth an entry of their own in everybody's map.
+        let least = left / 8;
+        let mut unit = power_of_two_in(left);
         let mut claims = Vec::new();
-        for run in runs {
-            if left == 0 || claims.len() >= GRANT_PIECES {
-                break;
+        while unit > 0 && (claims.is_empty() || unit >= least) && claims.len() < GRANT_PIECES {
+            match cut_block(&mut runs, unit, self.cursor) {
+                Some(block) => {
+                    left -= unit;
+                    claims.extend(self.hand_over(block, to));
+                    unit = unit.min(power_of_two_in(left));
+                }
+                None => unit /= 2,
             }
-            let first = run.last().saturating_sub(left - 1).max(run.first());
-            let Some(piece) = Range::new(first, run.last()) else { continue };
-            left -= piece.count();
-            claims.extend(self.hand_over(piece, to));
         }
         claims.truncate(GRANT_PIECES);
         claims
@@ -395,6 +399,35 @@ impl Pool {
     }
 }
 
+/// The largest power of two that is at most `count`; 0 of 0.
+fn power_of_two_in(count: u128) -> u128 {
+    count.checked_ilog2().map_or(0, |bits| 1 << bits)
+}
+
+/// Takes the lowest aligned block of `unit` addresses out of `runs`, rather not the one around `cursor`.
+fn cut_block(runs: &mut Vec<Range>, unit: u128, cursor: u128) -> Option<Range> {
+    let block = |from: u128| {
+        let first = from.checked_next_multiple_of(unit)?;
+        Range::new(first, first.checked_add(unit - 1)?)
+    };
+    let in_run = |run: &Range, from: u128| block(from).filter(|block| block.last() <= run.last());
+    let lowest = |apart: bool| {
+        runs.iter().enumerate().find_map(|(at, run)| {
+            let first = in_run(run, run.first())?;
+            match apart && first.contains(cursor) {
+                true => Some((at, in_run(run, first.last().checked_add(1)?)?)),
+                false => Some((at, first)),
+            }
+        })
+    };
+    let (at, block) = lowest(true).or_else(|| lowest(false))?;
+    let run = runs.remove(at);
+    let before = block.first().checked_sub(1).and_then(|last| Range::new(run.first(), last));
+    let after = block.last().checked_add(1).and_then(|first| Range::new(first, run.last()));
+    runs.splice(at..at, before.into_iter().chain(after));
+    Some(block)
+}
+
 fn count<T>(items: impl Iterator<Item = T>) -> u128 {
     u128::try_from(items.count()).unwrap_or(u128::MAX)
 }
@@ -466,6 +499,23 @@ mod tests {
             claims.iter().flat_map(|c| c.range.first()..=c.range.last()).map(|a| a - base).collect();
         assert_eq!(given, [2, 3], "two of the three free ones");
         assert!(claims.iter().all(|c| c.version == 2 && c.owner == B));
+    }
+
+    #[test]
+    fn a_block_is_aligned_and_lies_beside_the_one_that_is_handed_out_from() {
+        let mut pool = Pool::new(A, space("10.0.0.0/16", None, &[]), A);
+        let first = pool.pick(|_| false).expect("free");
+        pool.take(first, endpoint(1));
+        let text = |claims: &[Claim]| -> Vec<String> {
+            let address = |number| Range::address(pool.space.subnet, number).to_string();
+            claims
+                .iter()
+                .map(|c| format!("{}-{}", address(c.range.first()), address(c.range.last())))
+                .collect()
+        };
+        assert_eq!(text(&pool.carve(256, B)), ["10.0.1.0-10.0.1.255"]);
+        let share = ["10.0.32.0-10.0.63.255", "10.0.16.0-10.0.31.255", "10.0.8.0-10.0.15.255"];
+        assert_eq!(text(&pool.carve(16_383, B)), share);
     }
 
     #[test]

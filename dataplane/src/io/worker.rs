@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::Instant;
 
@@ -54,18 +55,29 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     events: SyncSender<Event>,
     event_bell: Arc<EventFd>,
+    start: Instant,
+    /// Seconds from the start to the end of the time in which no refusal is told again.
+    quiet_until: AtomicU64,
 }
+
+/// Whoever floods addresses must not flood those who listen: one refusal a second says it, all are counted.
+const REFUSAL_PAUSE: u64 = 1;
 
 impl Shared {
     pub(crate) fn new(counters: Arc<Counters>, events: SyncSender<Event>, event_bell: Arc<EventFd>) -> Self {
-        Self { counters, events, event_bell }
+        Self { counters, events, event_bell, start: Instant::now(), quiet_until: AtomicU64::new(0) }
     }
 
     /// Counts an event and passes it on, if there is room.
     pub(crate) fn tell(&self, event: Event) {
         match event {
             Event::Learned { .. } => self.counters.add(Counter::Learned, 1),
-            Event::LearnRefused { .. } => self.counters.add(Counter::LearnRefused, 1),
+            Event::LearnRefused { .. } => {
+                self.counters.add(Counter::LearnRefused, 1);
+                if !self.may_tell_refusal() {
+                    return;
+                }
+            }
             Event::PortLost { .. }
             | Event::SessionWanted { .. }
             | Event::SessionConfirmed { .. }
@@ -75,6 +87,17 @@ impl Shared {
             self.counters.add(Counter::EventsLost, 1);
         }
         let _ = self.event_bell.write(1);
+    }
+}
+
+impl Shared {
+    fn may_tell_refusal(&self) -> bool {
+        let second = self.start.elapsed().as_secs();
+        let told = self.quiet_until.load(Ordering::Relaxed);
+        if second >= told {
+            self.quiet_until.store(second + REFUSAL_PAUSE, Ordering::Relaxed);
+        }
+        second >= told
     }
 }
 

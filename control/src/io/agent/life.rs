@@ -180,9 +180,6 @@ impl Agent {
         let worker = worker.map_err(failed("start the kernel's thread"))?;
         let facts = Facts {
             name: config.name.clone(),
-            advertise: underlay.address,
-            data_port: settings.data_port,
-            gossip_port: settings.gossip_port,
             workers: config.workers.get(),
             started: now(),
             namespaces,
@@ -310,7 +307,6 @@ impl Agent {
             Ok((underlay, edges)) => {
                 tracing::info!(from = %self.underlay.address, to = %underlay.address, "the underlay address changed");
                 self.node.cluster.set_advertise(now(), edges.gossip);
-                self.node.facts.advertise = underlay.address;
                 self.node.use_dataplane(Arc::clone(&edges.dataplane), edges.carrier());
                 self.node.facts.warnings.remove(WARNING);
                 self.edges = edges;

@@ -1,7 +1,6 @@
 //! The node as people see it: the shapes of the API.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,9 +19,6 @@ use crate::timestamp::UnixMillis;
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) name: Name,
-    pub(crate) advertise: IpAddr,
-    pub(crate) data_port: u16,
-    pub(crate) gossip_port: u16,
     pub(crate) workers: usize,
     pub(crate) started: Instant,
     pub(crate) namespaces: std::path::PathBuf,
@@ -33,27 +29,10 @@ pub(crate) struct Facts {
 
 impl Node {
     pub(super) fn show_status(&self) -> api::Status {
-        let cluster = self.cluster.status();
-        let Facts { name, advertise, data_port, gossip_port, workers, started, warnings, .. } = &self.facts;
-        let mut all = cluster.warnings;
-        all.extend(warnings.values().cloned());
-        api::Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            node_id: self.cluster.node_id().to_string(),
-            node: name.to_string(),
-            advertise: *advertise,
-            data_port: *data_port,
-            gossip_port: *gossip_port,
-            workers: *workers,
-            uptime_seconds: now().saturating_duration_since(*started).as_secs(),
-            boot_epoch: self.cluster.boot_epoch().into(),
-            members_alive: cluster.members_alive,
-            members_dead: cluster.members_dead,
-            networks: cluster.networks,
-            endpoints_local: cluster.endpoints_local,
-            endpoints_remote: cluster.endpoints_remote,
-            warnings: all,
-        }
+        let mut status = self.cluster.status();
+        status.warnings.extend(self.facts.warnings.values().cloned());
+        let uptime_seconds = now().saturating_duration_since(self.facts.started).as_secs();
+        api::Status { workers: self.facts.workers, uptime_seconds, ..status }
     }
 
     pub(super) fn show_stats(&self) -> api::Stats {
