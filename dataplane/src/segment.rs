@@ -256,6 +256,6 @@ fn keep_learned(statics: &[Vtep], before: Option<&Segment>, seed: u64) -> Arc<Le
 }
 
 /// An IPv4-mapped IPv6 address as the IPv4 address it is.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

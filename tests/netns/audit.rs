@@ -156,10 +156,12 @@ pub(crate) fn sweep(dir: &Path) {
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
-    for mount in mounts.iter().rev() {
-        if umount2(mount.as_str(), MntFlags::MNT_DETACH).is_err() {
-            let _ =
-                std::process::Command::new("nsenter").args(["-t", "1", "-m", "umount", "-l", mount]).output();
-        }
+    mounts.iter().rev().for_each(|mount| unmount(mount));
+}
+
+/// Takes a mount away, ours or PID 1's.
+pub(crate) fn unmount(at: &str) {
+    if umount2(at, MntFlags::MNT_DETACH).is_err() {
+        let _ = std::process::Command::new("nsenter").args(["-t", "1", "-m", "umount", "-l", at]).output();
     }
 }

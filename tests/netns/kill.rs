@@ -4,14 +4,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::Agent;
-use crate::audit::{files_under, mounts_under};
+use crate::audit::{files_under, mounts_under, unmount};
 use crate::rig::{Host, Rig, needs_root};
 use crate::traffic::pings;
 use crate::wait::{eventually, until};
 
-/// Points the work below does not come to: two minutes of quarantine, leaving for good, undoing an address, a peer
-/// never met before.
-const NOT_HERE: [&str; 4] = ["range-wake", "range-leave", "delete-address", "peers"];
+/// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good and a
+/// peer never met before have tests of their own.
+const NOT_HERE: [&str; 4] = ["range-wake", "delete-address", "range-leave", "peers"];
+/// Steps of which everything is made after a host's restart.
+const MAKING: [&str; 11] = [
+    "make-namespace",
+    "set-up",
+    "set-sysctl",
+    "add-bridge",
+    "open-uplink",
+    "set-mtu",
+    "enslave",
+    "add-veth",
+    "pin-mac",
+    "add-address",
+    "tell",
+];
 
 #[test]
 fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothing() {
@@ -50,9 +64,102 @@ fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothi
     }
 }
 
+#[test]
+fn an_agent_killed_at_any_step_of_bringing_everything_back_does_the_rest_the_next_time() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "base"]);
+    until("b knows the network", || b.weft(&["network", "inspect", "base"]).code == 0);
+    a.sandbox("keep", "base", &[]);
+    let far = b.sandbox("far", "base", &[]);
+    rig.converge("base");
+    let before = left(a);
+    for name in MAKING {
+        let deaths = (1..)
+            .take_while(|turn| {
+                a.stop();
+                lose_everything(a);
+                let died = starts_only_to_die(a, &format!("{name}:after:{turn}"));
+                if died {
+                    a.start(&[]);
+                }
+                rig.meet(2);
+                rig.converge("base");
+                let keep = a.attached("keep", "base");
+                for address in far.addresses() {
+                    until(&format!("keep reaches far after {name} {turn}"), || {
+                        pings(&keep.namespace, address)
+                    });
+                }
+                for address in keep.addresses() {
+                    assert!(pings(&far.namespace, address), "far reaches keep after {name} {turn}");
+                }
+                drop(keep);
+                assert_eq!(before, left(a), "after {name} {turn}");
+                died
+            })
+            .count();
+        assert!(deaths > 0, "bringing everything back comes to {name}");
+    }
+}
+
+/// Ends all namespaces of a host without an agent, as its restart does.
+fn lose_everything(host: &Host) {
+    mounts_under(&host.dir.join("run/netns")).iter().for_each(|mount| unmount(mount));
+}
+
+/// Starts an agent that is to die at `point`; false when it comes up instead.
+fn starts_only_to_die(host: &Host, point: &str) -> bool {
+    let mut command = host.agent_command(host.ip4.into());
+    command.env("WEFT_KILL_AT", point);
+    host.adopt(Agent::start(&host.namespace, &mut command, &host.dir.join("agent.log")));
+    eventually("the agent answers or dies", || match host.ended() {
+        Some(code) => {
+            assert_eq!(code, None, "a signal ended it at {point}");
+            Ok(true)
+        }
+        None if host.weft(&["status"]).code == 0 => Ok(false),
+        None => Err("neither".to_owned()),
+    })
+}
+
+#[test]
+fn an_agent_killed_while_it_writes_down_whom_it_met_or_leaves_for_good_comes_back_whole() {
+    needs_root!();
+    for point in ["peers:before", "peers:after", "range-leave:before", "range-leave:after"] {
+        let rig = Rig::wire(&["a", "b"]);
+        let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+        let mut command = a.agent_command(a.ip4.into());
+        a.start_command(command.arg("--teardown-on-stop").env("WEFT_KILL_AT", point));
+        a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "base"]);
+        drop(a.sandbox("one", "base", &[]));
+        b.start(&[]);
+        if point.starts_with("range") {
+            rig.meet(2);
+            until("b knows the network", || b.weft(&["network", "inspect", "base"]).code == 0);
+            a.signal(nix::sys::signal::Signal::SIGTERM);
+        }
+        let end = eventually(&format!("the agent dies at {point}"), || {
+            a.ended().ok_or_else(|| "it lives on".to_owned())
+        });
+        assert_eq!(end, None, "a signal ended it at {point}");
+        a.start(&[]);
+        rig.meet(2);
+        let kept = a.json(&["sandbox", "ls"]).as_array().map_or(0, Vec::len);
+        assert_eq!(kept, usize::from(point.starts_with("peers")), "after {point}");
+        until("b knows the network", || b.weft(&["network", "inspect", "base"]).code == 0);
+        let two = a.sandbox("two", "base", &[]);
+        let three = b.sandbox("three", "base", &[]);
+        rig.converge("base");
+        until(&format!("two reaches three after {point}"), || pings(&two.namespace, three.ip4().into()));
+    }
+}
+
 /// What an agent could leave behind: mounts, files of its run directory, links of the host and of its sandbox.
 fn left(host: &Host) -> (Vec<String>, BTreeSet<String>, Vec<String>) {
-    let name = |line: &str| line.split(':').nth(1).unwrap_or_default().trim().to_owned();
+    // without the index of the other end, which a pair made anew has another one of
+    let name = |line: &str| line.split([':', '@']).nth(1).unwrap_or_default().trim().to_owned();
     let keep = host.attached("keep", "base").namespace.run("ip -o link");
     let links = format!("{}\n{keep}", host.namespace.run("ip -o link"));
     (mounts_under(&host.dir), files_under(&host.dir.join("run")), links.lines().map(name).collect())

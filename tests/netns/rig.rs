@@ -235,6 +235,11 @@ impl Host {
         Some(code)
     }
 
+    /// Sends the agent a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        self.slot().as_ref().expect("an agent runs").signal(signal);
+    }
+
     /// Ends the agent as an operator does; it must end well.
     pub(crate) fn stop(&self) {
         let code = self.slot().take().expect("an agent runs").stop();

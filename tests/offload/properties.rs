@@ -1,7 +1,9 @@
 //! What holds for every trace and for every string of octets.
 
 use proptest::prelude::*;
-use weft_dataplane::offload::{Arrival, Checksum, Coalescer, Outgoing, Split, UdpSegmentation, prepare};
+use weft_dataplane::offload::{
+    Arrival, Checksum, Coalescer, Outgoing, Split, UdpSegmentation, finish_checksum, prepare,
+};
 use weft_dataplane::wire::arp::Arp;
 use weft_dataplane::wire::ethernet::{ETHERTYPE_IPV6, Ethernet};
 use weft_dataplane::wire::flow;
@@ -70,6 +72,21 @@ pub(crate) fn segments(split: &Split<'_>) -> Vec<Vec<u8>> {
         frame
     };
     (0..split.count()).map(segment).collect()
+}
+
+/// Segment `i` with a partial checksum, after the kernel did what is left to it.
+fn finished_by_kernel(plan: &Split<'_>, i: usize, packet: &Packet) -> Vec<u8> {
+    let mut frame = vec![0; plan.header_len()];
+    assert_eq!(plan.write_partial_header(i, &mut frame), frame.len());
+    frame.extend(plan.payload(i));
+    let rest = VnetHeader {
+        flags: vnet::NEEDS_CSUM,
+        csum_start: packet.l4() as u16,
+        csum_offset: (packet.checksum_at() - packet.l4()) as u16,
+        ..VnetHeader::PLAIN
+    };
+    finish_checksum(&rest, &mut frame).expect("well formed");
+    frame
 }
 
 /// Cuts Ethernet padding off, and blanks the id of packets with DF, where it has no meaning (RFC 6864 §4.1).
@@ -147,6 +164,7 @@ proptest! {
         let mut payload: Vec<u8> = Vec::new();
         for (i, segment) in segments(&plan).iter().enumerate() {
             prop_assert!(has_valid_checksums(segment), "segment {}", i);
+            prop_assert_eq!(&finished_by_kernel(&plan, i, &packet), segment, "segment {}", i);
             payload.extend(plan.payload(i));
         }
         prop_assert_eq!(payload, packet.payload);

@@ -1,7 +1,7 @@
 //! Splitting, case by case.
 
 use etherparse::TransportHeader;
-use weft_dataplane::offload::{Outgoing, Split, SplitError, finish_checksum, prepare};
+use weft_dataplane::offload::{Outgoing, Split, SplitError, finish_checksum, is_partial, prepare};
 use weft_dataplane::wire::vnet::{self, VnetHeader};
 
 use crate::decoded::{has_valid_checksums, headers};
@@ -98,6 +98,24 @@ fn a_missing_checksum_is_computed_and_a_plain_frame_is_left_alone() {
     let mut frame = untouched.clone();
     finish_checksum(&VnetHeader { flags: vnet::DATA_VALID, ..VnetHeader::PLAIN }, &mut frame).expect("plain");
     assert_eq!(frame, untouched);
+}
+
+#[test]
+fn a_checksum_may_stay_partial_only_where_the_receiver_finds_it() {
+    let missing = |packet: &Packet| VnetHeader { gso_type: vnet::GSO_NONE, gso_size: 0, ..gso(packet, 1) };
+    for packet in [Packet::udp(octets(9, 1)), Packet::tcp(octets(9, 1)).over_v6()] {
+        assert!(is_partial(&missing(&packet), &packet.partial_frame()));
+        assert!(!is_partial(&VnetHeader::PLAIN, &packet.frame()), "nothing is missing");
+        let inner = VnetHeader { csum_start: missing(&packet).csum_start + 8, ..missing(&packet) };
+        assert!(!is_partial(&inner, &packet.partial_frame()), "the field of something within");
+        let sctp = VnetHeader { csum_offset: 8, ..missing(&packet) };
+        assert!(!is_partial(&sctp, &packet.partial_frame()));
+        assert!(!is_partial(&missing(&packet), &packet.partial_frame()[..20]), "cut off");
+    }
+    let routed = Packet { ip_options: vec![1; 4], ..Packet::udp(octets(9, 1)) };
+    assert!(!is_partial(&missing(&routed), &routed.partial_frame()), "the destination may be another one");
+    let fragment = Packet { fragment: 0x2000, ..Packet::udp(octets(9, 1)) };
+    assert!(!is_partial(&missing(&fragment), &fragment.partial_frame()));
 }
 
 #[test]

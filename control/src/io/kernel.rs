@@ -13,7 +13,7 @@ use super::kill::{self, Side};
 use super::namespace::{Namespace, NamespaceError, Pins, set_sysctl};
 use super::netlink::{Link, Links, NetlinkError, PortOptions, Veth};
 use super::process;
-use crate::driver::overlay::{Hidden, Observed, SeenLink};
+use crate::driver::overlay::{Hidden, Observed, SeenLink, SeenPort, Setting};
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Perform, Place, Step};
 
@@ -206,10 +206,8 @@ impl Kernel {
             Err(KernelError::Unnamed(_)) => return Ok(None),
             other => other?,
         };
-        let (found, addresses) = runtime
-            .block_on(async { Ok::<_, NetlinkError>((links.list().await?, links.all_addresses().await?)) })?;
-        let seen = |link: &Link| (link.name.clone(), seen(link, &found, &addresses));
-        Ok(Some(found.iter().map(seen).collect()))
+        let found = runtime.block_on(Found::ask(links))?;
+        Ok(Some(found.links.iter().map(|link| (link.name.clone(), found.seen(link))).collect()))
     }
 
     fn change(&mut self, step: &Step) -> Result<(), KernelError> {
@@ -333,15 +331,51 @@ async fn tell(links: &Links, name: &str, mac: MacAddr) -> Result<(), NetlinkErro
     links.set_mac(name, mac).await
 }
 
-fn seen(link: &Link, all: &[Link], addresses: &[(u32, IpNet)]) -> SeenLink {
-    let bridge = link.controller.and_then(|index| all.iter().find(|other| other.index == index));
-    SeenLink {
-        mac: link.mac,
-        mtu: link.mtu,
-        up: link.up,
-        bridge: bridge.map(|bridge| bridge.name.clone()),
-        addresses: addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, net)| *net).collect(),
+/// Everything a namespace shows.
+struct Found {
+    links: Vec<Link>,
+    addresses: Vec<(u32, IpNet)>,
+    pinned: Vec<(u32, MacAddr)>,
+}
+
+impl Found {
+    async fn ask(links: &Links) -> Result<Self, NetlinkError> {
+        let found = links.list().await?;
+        let addresses = links.all_addresses().await?;
+        let any_port = found.iter().any(|link| link.port.is_some());
+        let pinned = if any_port { links.static_fdb().await? } else { Vec::new() };
+        Ok(Self { links: found, addresses, pinned })
     }
+
+    fn seen(&self, link: &Link) -> SeenLink {
+        let addresses = self.addresses.iter().filter(|(index, _)| *index == link.index);
+        SeenLink {
+            mac: link.mac,
+            mtu: link.mtu,
+            up: link.up,
+            port: self.port(link),
+            addresses: addresses.map(|(_, net)| *net).collect(),
+            settings: settings(link),
+        }
+    }
+
+    fn port(&self, link: &Link) -> Option<SeenPort> {
+        let PortOptions { learning, flood } = link.port?;
+        let bridge = self.links.iter().find(|other| link.controller == Some(other.index))?.name.clone();
+        let pinned = self.pinned.iter().filter(|(index, _)| *index == link.index).map(|(_, mac)| *mac);
+        Some(SeenPort { bridge, learning, flood, pinned: pinned.collect() })
+    }
+}
+
+fn settings(link: &Link) -> BTreeMap<Setting, i32> {
+    let ipv6 = link.ipv6.iter().flat_map(|ipv6| {
+        [
+            (Setting::AcceptRa, ipv6.accept_ra),
+            (Setting::DisableIpv6, ipv6.disable_ipv6),
+            (Setting::NdiscNotify, ipv6.ndisc_notify),
+        ]
+    });
+    link.arp_notify.map(|arp| (Setting::ArpNotify, arp)).into_iter().chain(ipv6).collect()
 }
 
 #[cfg(test)]

@@ -168,6 +168,62 @@ fn damage_done_behind_our_back_is_repaired() {
 }
 
 #[test]
+fn options_of_ports_pinned_addresses_and_settings_that_were_changed_are_set_again() {
+    if !privileged() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut kernel, _) = kernel(directory.path());
+    settle(&mut kernel, &[endpoint(1), endpoint(2)]);
+    let port = crate::driver::overlay::port_name(EndpointId([1; 16]));
+    let hidden = hidden_pin(NET);
+    for (namespace, command, repair) in [
+        (&*hidden, format!("bridge link set dev {port} learning on flood on"), "add v01"),
+        (&hidden, format!("bridge link set dev {UPLINK} flood off"), "add weft0"),
+        (
+            &hidden,
+            format!("bridge fdb del 02:00:00:00:00:01 dev {port} master static"),
+            "pin 02:00:00:00:00:01",
+        ),
+        (
+            &hidden,
+            "sysctl -qw net.ipv6.conf.all.disable_ipv6=0".to_owned(),
+            "set net/ipv6/conf/all/disable_ipv6",
+        ),
+        (
+            "sandbox1",
+            "sysctl -qw net.ipv6.conf.eth0.accept_ra=2".to_owned(),
+            "set net/ipv6/conf/eth0/accept_ra",
+        ),
+        (
+            "sandbox1",
+            "sysctl -qw net.ipv6.conf.eth0.ndisc_notify=0".to_owned(),
+            "set net/ipv6/conf/eth0/ndisc",
+        ),
+        (
+            "sandbox1",
+            "sysctl -qw net.ipv4.conf.eth0.arp_notify=0".to_owned(),
+            "set net/ipv4/conf/eth0/arp_not",
+        ),
+        (
+            "sandbox1",
+            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1".to_owned(),
+            "set net/ipv6/conf/eth0/disable",
+        ),
+    ] {
+        let at = kernel.pins().find(namespace).expect("it is pinned");
+        let mut words = command.split(' ');
+        let output = at.run(|| Command::new(words.next().expect("a word")).args(words).output());
+        let output = output.expect("enterable").expect("it runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+        let repaired = settle(&mut kernel, &[endpoint(1), endpoint(2)]).to_string();
+        assert!(repaired.starts_with(repair), "{command}: {repaired}");
+    }
+    settle(&mut kernel, &[]);
+    tear_down(kernel);
+}
+
+#[test]
 fn the_pin_of_a_network_names_it() {
     assert_eq!(network_of_pin(&hidden_pin(NET)), Some(NET));
     for other in

@@ -9,10 +9,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{
-    BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
-};
+use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{
@@ -23,6 +22,10 @@ use tokio::task::JoinHandle;
 use weft_dataplane::wire::MacAddr;
 
 use super::namespace::{Namespace, NamespaceError};
+
+mod seen;
+
+pub use seen::{Ipv6Settings, Link};
 
 /// What was asked of the kernel's network, and its answer.
 #[derive(Debug, thiserror::Error)]
@@ -66,27 +69,6 @@ fn failed(attempt: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Netlin
         };
         NetlinkError { attempt: attempt.into(), source }
     }
-}
-
-/// One link as the kernel shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Number of the link in its namespace.
-    pub index: u32,
-    /// Name.
-    pub name: String,
-    /// Ethernet address; zero where the link has none.
-    pub mac: MacAddr,
-    /// Octets.
-    pub mtu: u32,
-    /// Administratively up.
-    pub up: bool,
-    /// Up and connected.
-    pub running: bool,
-    /// `veth`, `bridge`, `tun`, …; empty for loopback and hardware.
-    pub kind: String,
-    /// Index of the bridge the link is a port of.
-    pub controller: Option<u32>,
 }
 
 /// Options of a bridge port.
@@ -164,7 +146,7 @@ impl Links {
     pub async fn list(&self) -> Result<Vec<Link>> {
         let messages: Vec<_> =
             self.handle.link().get().execute().try_collect().await.map_err(failed("list links"))?;
-        Ok(messages.into_iter().map(link).collect())
+        Ok(messages.into_iter().map(seen::link).collect())
     }
 
     /// The link `name`, if there is one.
@@ -175,7 +157,7 @@ impl Links {
         let found = self.handle.link().get().match_name(name).execute().try_next().await;
         match found.map_err(failed(format!("look up link {name}"))) {
             Err(fault) if fault.is_missing() => Ok(None),
-            other => Ok(other?.map(link)),
+            other => Ok(other?.map(seen::link)),
         }
     }
 
@@ -345,6 +327,17 @@ impl Links {
         request.execute().await.map_err(failed(format!("pin {mac} to bridge port {port}")))
     }
 
+    /// Addresses pinned to bridge ports, by the ports' indices.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn static_fdb(&self) -> Result<Vec<(u32, MacAddr)>> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        let found: Vec<_> =
+            request.execute().try_collect().await.map_err(failed("list bridges' addresses"))?;
+        Ok(found.iter().filter_map(seen::pinned).collect())
+    }
+
     /// Adds an address that nobody else has: IPv6 is usable at once, without duplicate detection.
     ///
     /// # Errors
@@ -368,7 +361,7 @@ impl Links {
         let request = self.handle.address().get().set_link_index_filter(index).execute();
         let present: Vec<_> = request.try_collect().await.map_err(failed(attempt.clone()))?;
         for message in present {
-            if address_of(&message.attributes).map(|ip| (ip, message.header.prefix_len))
+            if seen::address(&message.attributes).map(|ip| (ip, message.header.prefix_len))
                 == Some((address.addr(), address.prefix_len()))
             {
                 self.handle.address().del(message).execute().await.map_err(failed(attempt.clone()))?;
@@ -395,7 +388,7 @@ impl Links {
         let request = self.handle.address().get().execute();
         let found: Vec<_> = request.try_collect().await.map_err(failed("list addresses"))?;
         let net = |message: &netlink_packet_route::address::AddressMessage| {
-            let net = IpNet::new(address_of(&message.attributes)?, message.header.prefix_len).ok()?;
+            let net = IpNet::new(seen::address(&message.attributes)?, message.header.prefix_len).ok()?;
             Some((message.header.index, net))
         };
         Ok(found.iter().filter_map(net).collect())
@@ -474,49 +467,4 @@ impl Links {
 
 fn v6_routes() -> netlink_packet_route::route::RouteMessage {
     RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()
-}
-
-/// The interface's own address: `Local` where the link is point-to-point, else `Address`.
-fn address_of(attributes: &[AddressAttribute]) -> Option<IpAddr> {
-    let local = attributes.iter().find_map(|a| match a {
-        AddressAttribute::Local(ip) => Some(*ip),
-        _ => None,
-    });
-    local.or_else(|| {
-        attributes.iter().find_map(|a| match a {
-            AddressAttribute::Address(ip) => Some(*ip),
-            _ => None,
-        })
-    })
-}
-
-fn link(message: LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: MacAddr::default(),
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        running: false,
-        kind: String::new(),
-        controller: None,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(octets) => link.mac = octets.try_into().map(MacAddr).unwrap_or_default(),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::OperState(state) => link.running = state == State::Up,
-            LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
-            LinkAttribute::LinkInfo(infos) => {
-                let kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
-                link.kind = kind.unwrap_or_default();
-            }
-            _ => {}
-        }
-    }
-    link
 }

@@ -2,7 +2,7 @@
 
 use crate::checksum::{Sum, pseudo_header};
 use crate::wire::ethernet::Ethernet;
-use crate::wire::ip::{self, Ip, V4_HEADER_LEN, V6_HEADER_LEN, Version};
+use crate::wire::ip::{self, Ip, V4_HEADER_LEN, Version};
 use crate::wire::transport::{Transport, tcp, udp};
 
 /// UDP ports of tunnels (VXLAN, Geneve, Linux's old VXLAN): drivers before Linux 6.8.5 mishandle tunnels inside
@@ -138,11 +138,7 @@ pub(super) fn are_equal<const N: usize>(a: &[u8], b: &[u8]) -> bool {
 
 #[inline]
 fn role(ip: &Ip<'_>, transport: Transport, segment: &[u8], l4_header_len: usize) -> Role {
-    let plain_header = match ip.version() {
-        Version::V4 => V4_HEADER_LEN,
-        Version::V6 => V6_HEADER_LEN,
-    };
-    if ip.header_len() != plain_header {
+    if !ip.has_plain_header() {
         return Role::StaysAlone;
     }
     let empty = segment.len() == l4_header_len;

@@ -2,7 +2,8 @@
 
 use super::split::{MAX_HEADER_LEN, Split, SplitError};
 use crate::checksum::Sum;
-use crate::wire::ethernet;
+use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::ip::Ip;
 use crate::wire::transport::Transport;
 use crate::wire::vnet::{RSC_INFO, VnetHeader};
 
@@ -47,6 +48,24 @@ pub fn finish_checksum(vnet: &VnetHeader, frame: &mut [u8]) -> Result<(), SplitE
         return Err(SplitError::Unsupported);
     }
     if vnet.needs_checksum() { add_checksum(vnet, frame) } else { Ok(()) }
+}
+
+/// Whether the checksum that `vnet` says is missing may stay so up to the receiver's kernel, because everybody
+/// on the way finds it where it is: the frame is one whole TCP segment or UDP datagram without IP extensions.
+#[must_use]
+pub fn is_partial(vnet: &VnetHeader, frame: &[u8]) -> bool {
+    if !vnet.needs_checksum() || vnet.flags & RSC_INFO != 0 {
+        return false;
+    }
+    let Some(ethernet) = Ethernet::parse(frame) else { return false };
+    let Some(ip) = Ip::parse(ethernet.ethertype, ethernet.payload(frame)) else { return false };
+    let Some(transport) = Transport::from_protocol(ip.protocol()) else { return false };
+    let l4 = ethernet.header_len() + ip.header_len();
+    !ip.is_fragment()
+        && ip.has_plain_header()
+        && transport.header_len(ip.payload()).is_some()
+        && usize::from(vnet.csum_start) == l4
+        && usize::from(vnet.csum_offset) == transport.checksum_offset()
 }
 
 fn add_checksum(vnet: &VnetHeader, frame: &mut [u8]) -> Result<(), SplitError> {

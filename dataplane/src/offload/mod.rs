@@ -13,7 +13,7 @@ mod run;
 mod split;
 
 pub use coalesce::{Arrival, Checksum, CoalesceError, Coalescer, Merged, UdpSegmentation};
-pub use finish::{Outgoing, finish_checksum, prepare};
+pub use finish::{Outgoing, finish_checksum, is_partial, prepare};
 pub use split::{MAX_HEADER_LEN, Split, SplitError};
 
 /// The 16-bit field at `at`, network order; `at` lies two octets before the end, as the parser proved.

@@ -52,7 +52,9 @@ pub struct Split<'f> {
     /// The IPv4 header without total length, id and checksum; unused for IPv6.
     ip_base: Sum,
     first_id: u16,
-    /// Pseudo header without length, and the L4 header without the fields that vary.
+    /// Pseudo header without length.
+    pseudo: Sum,
+    /// `pseudo`, and the L4 header without the fields that vary.
     l4_base: Sum,
     first_sequence: u32,
     flags: u8,
@@ -91,13 +93,15 @@ impl<'f> Split<'f> {
             count: (frame.len() - header_len).div_ceil(segment_size).max(1),
             ip_base: Sum::default(),
             first_id: 0,
+            pseudo: Sum::default(),
             l4_base: Sum::default(),
             first_sequence: 0,
             flags: 0,
         };
         split.sum_ip_header();
         split.sum_l4_header();
-        split.l4_base = split.l4_base + split.sum_pseudo_header(vnet);
+        split.pseudo = split.sum_pseudo_header(vnet);
+        split.l4_base = split.l4_base + split.pseudo;
         Ok(split)
     }
 
@@ -125,6 +129,13 @@ impl<'f> Split<'f> {
         self.segment_len(0) - self.l3
     }
 
+    /// Whether the receiver of a segment finds its pseudo header where it is: behind options or extension
+    /// headers, the destination that counts may be another one than in front.
+    #[must_use]
+    pub fn has_plain_header(&self) -> bool {
+        self.l4 - self.l3 == ip::plain_header_len(self.version)
+    }
+
     /// The payload of segment `i`; empty beyond the last.
     #[must_use]
     #[inline]
@@ -141,15 +152,41 @@ impl<'f> Split<'f> {
     /// `out` is shorter than [`Split::header_len`].
     #[inline]
     pub fn write_header(&self, i: usize, out: &mut [u8]) -> usize {
-        let header = &mut out[..self.header_len];
-        header.copy_from_slice(&self.frame[..self.header_len]);
+        let header = self.copy_header(i, out);
         let payload = self.payload(i);
-        self.patch_ip(i, payload.len(), &mut header[self.l3..]);
         match self.transport {
             Transport::Tcp => self.patch_tcp(i, payload, &mut header[self.l4..]),
             Transport::Udp => self.patch_udp(payload, &mut header[self.l4..]),
         }
         self.header_len
+    }
+
+    /// As [`Split::write_header`], with the checksum left partial: the field holds the pseudo-header sum of the
+    /// segment, and nobody adds up its payload. Only for a [plain header](Split::has_plain_header).
+    ///
+    /// # Panics
+    /// `out` is shorter than [`Split::header_len`].
+    #[inline]
+    pub fn write_partial_header(&self, i: usize, out: &mut [u8]) -> usize {
+        let header = self.copy_header(i, out);
+        let length = self.header_len - self.l4 + self.payload(i).len();
+        let header = &mut header[self.l4..];
+        match self.transport {
+            Transport::Tcp => {
+                self.patch_tcp_fields(i, header);
+            }
+            Transport::Udp => put(header, udp::LENGTH, length as u16),
+        }
+        put(header, self.transport.checksum_offset(), self.pseudo.word(length as u16).fold());
+        self.header_len
+    }
+
+    #[inline]
+    fn copy_header<'o>(&self, i: usize, out: &'o mut [u8]) -> &'o mut [u8] {
+        let header = &mut out[..self.header_len];
+        header.copy_from_slice(&self.frame[..self.header_len]);
+        self.patch_ip(i, self.payload(i).len(), &mut header[self.l3..]);
+        header
     }
 
     #[inline]
@@ -169,6 +206,14 @@ impl<'f> Split<'f> {
 
     #[inline]
     fn patch_tcp(&self, i: usize, payload: &[u8], header: &mut [u8]) {
+        let (sequence, flags) = self.patch_tcp_fields(i, header);
+        let length = header.len() + payload.len();
+        let sum = self.l4_base.double_word(sequence).word(u16::from(flags)).word(length as u16);
+        put(header, Transport::Tcp.checksum_offset(), (sum + Sum::of(payload)).checksum());
+    }
+
+    #[inline]
+    fn patch_tcp_fields(&self, i: usize, header: &mut [u8]) -> (u32, u8) {
         let sequence = self.first_sequence.wrapping_add((i * self.segment_size) as u32);
         let mut flags = self.flags;
         if i > 0 {
@@ -177,11 +222,9 @@ impl<'f> Split<'f> {
         if i + 1 < self.count {
             flags &= !(tcp::FIN | tcp::PSH);
         }
-        let length = header.len() + payload.len();
-        let sum = self.l4_base.double_word(sequence).word(u16::from(flags)).word(length as u16);
         header[tcp::SEQUENCE..tcp::SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
         header[tcp::FLAGS] = flags;
-        put(header, Transport::Tcp.checksum_offset(), (sum + Sum::of(payload)).checksum());
+        (sequence, flags)
     }
 
     #[inline]

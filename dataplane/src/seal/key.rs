@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use zeroize::ZeroizeOnDrop;
 
@@ -17,6 +18,11 @@ impl Key {
     #[must_use]
     pub fn new(octets: [u8; Self::LEN]) -> Self {
         Self(octets)
+    }
+
+    /// The key schedule; `None` where the library has no memory for it.
+    pub(super) fn expand(&self) -> Option<LessSafeKey> {
+        UnboundKey::new(&AES_256_GCM, &self.0).ok().map(LessSafeKey::new)
     }
 }
 

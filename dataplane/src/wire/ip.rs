@@ -117,6 +117,13 @@ impl<'p> Ip<'p> {
         usize::from(self.header_len)
     }
 
+    /// Whether nothing stands between the fixed header and the payload: no options, no extension headers.
+    #[must_use]
+    #[inline]
+    pub fn has_plain_header(&self) -> bool {
+        self.header_len() == plain_header_len(self.version)
+    }
+
     /// Whether the packet is a piece of a larger one, so that its payload may lack an L4 header.
     #[must_use]
     #[inline]
@@ -168,6 +175,15 @@ pub(crate) fn addresses(version: Version) -> std::ops::Range<usize> {
     match version {
         Version::V4 => 12..20,
         Version::V6 => 8..40,
+    }
+}
+
+/// Octets of a header without options and extension headers.
+#[inline]
+pub(crate) fn plain_header_len(version: Version) -> usize {
+    match version {
+        Version::V4 => V4_HEADER_LEN,
+        Version::V6 => V6_HEADER_LEN,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::io::worker::Bench;
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Place, Plan, Step, run_through};
 use crate::reconcile::audit;
-use crate::sandbox::{Return, Sandbox};
+use crate::sandbox::{Origin, Return, Sandbox};
 
 impl Node {
     /// Brings back what was there before the agent ended, however it ended; [`Node::recovered`] tells when.
@@ -205,7 +205,14 @@ fn comes_back(bench: &mut Bench, sandbox: &Sandbox) -> bool {
     bench.kernel.name_sandbox(sandbox.id, sandbox.name.as_str());
     let there = bench.kernel.has(Place::Sandbox(sandbox.id));
     match sandbox.comes_back(there, owner_runs(sandbox)) {
-        Return::Keep => true,
+        Return::Keep => {
+            if sandbox.origin == Origin::Made {
+                // An agent that ended between making the namespace and this left it down.
+                let at = Place::Sandbox(sandbox.id);
+                drop(run_through(&Plan(vec![Step::SetUp { at, name: "lo".into() }]), &mut bench.kernel));
+            }
+            true
+        }
         Return::Remove => false,
         Return::MakeAnew => make_namespace(bench, sandbox)
             .inspect_err(

@@ -1,0 +1,83 @@
+//! What the kernel shows of a network on this node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use weft_dataplane::wire::{MacAddr, Vni};
+
+use crate::model::SandboxId;
+
+/// What the kernel shows of a network's hidden namespace and of the sandboxes it concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// The hidden namespace, if it is there.
+    pub hidden: Option<Hidden>,
+    /// Links of sandboxes by name; a sandbox whose namespace is gone is absent.
+    pub sandboxes: BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
+}
+
+/// A hidden namespace as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hidden {
+    /// Links by name.
+    pub links: BTreeMap<String, SeenLink>,
+    /// VNI whose traffic the dataplane carries through the uplink, if it does.
+    pub uplink: Option<Vni>,
+}
+
+/// A link as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenLink {
+    /// Its address.
+    pub mac: MacAddr,
+    /// Octets.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// What it is to its bridge, if it is a port of one.
+    pub port: Option<SeenPort>,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Its settings; those of a family the kernel lacks are absent.
+    pub settings: BTreeMap<Setting, i32>,
+}
+
+/// A bridge port as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenPort {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Learns source addresses.
+    pub learning: bool,
+    /// Gets unicast frames for unknown addresses.
+    pub flood: bool,
+    /// Addresses pinned to it.
+    pub pinned: BTreeSet<MacAddr>,
+}
+
+/// A setting of a link that is shown beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// Whether it believes router advertisements.
+    AcceptRa,
+    /// Whether it has no IPv6.
+    DisableIpv6,
+    /// Whether it tells neighbours of a new IPv6 address.
+    NdiscNotify,
+    /// Whether it tells neighbours of a new IPv4 address.
+    ArpNotify,
+}
+
+impl Setting {
+    /// Path below `/proc/sys` of the setting of `link`, or of `all` or `default`.
+    #[must_use]
+    pub fn key(self, link: &str) -> String {
+        let (family, name) = match self {
+            Self::AcceptRa => ("ipv6", "accept_ra"),
+            Self::DisableIpv6 => ("ipv6", "disable_ipv6"),
+            Self::NdiscNotify => ("ipv6", "ndisc_notify"),
+            Self::ArpNotify => ("ipv4", "arp_notify"),
+        };
+        format!("net/{family}/conf/{link}/{name}")
+    }
+}

@@ -1,0 +1,145 @@
+//! What rtnetlink's messages say of links, ports and addresses, in our words.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, State,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use weft_dataplane::wire::MacAddr;
+
+use super::PortOptions;
+
+/// One link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Number of the link in its namespace.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address; zero where the link has none.
+    pub mac: MacAddr,
+    /// Octets.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Up and connected.
+    pub running: bool,
+    /// `veth`, `bridge`, `tun`, …; empty for loopback and hardware.
+    pub kind: String,
+    /// Index of the bridge the link is a port of.
+    pub controller: Option<u32>,
+    /// How it is a port of it.
+    pub port: Option<PortOptions>,
+    /// `net.ipv4.conf.{name}.arp_notify`.
+    pub arp_notify: Option<i32>,
+    /// Of `net.ipv6.conf.{name}`; absent where the link or the kernel has no IPv6.
+    pub ipv6: Option<Ipv6Settings>,
+}
+
+/// Settings of IPv6 on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6Settings {
+    /// `accept_ra`.
+    pub accept_ra: i32,
+    /// `disable_ipv6`.
+    pub disable_ipv6: i32,
+    /// `ndisc_notify`.
+    pub ndisc_notify: i32,
+}
+
+pub(super) fn link(message: LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: MacAddr::default(),
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        running: false,
+        kind: String::new(),
+        controller: None,
+        port: None,
+        arp_notify: None,
+        ipv6: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(octets) => link.mac = octets.try_into().map(MacAddr).unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.running = state == State::Up,
+            LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
+            LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| describe(&mut link, info)),
+            LinkAttribute::AfSpecUnspec(specs) => specs.iter().for_each(|spec| settings(&mut link, spec)),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn describe(link: &mut Link, info: &LinkInfo) {
+    match info {
+        LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+        LinkInfo::PortData(InfoPortData::BridgePort(options)) => link.port = Some(port(options)),
+        _ => {}
+    }
+}
+
+fn port(options: &[InfoBridgePort]) -> PortOptions {
+    let mut port = PortOptions { learning: false, flood: false };
+    for option in options {
+        match option {
+            InfoBridgePort::Learning(learning) => port.learning = *learning,
+            InfoBridgePort::UnicastFlood(flood) => port.flood = *flood,
+            _ => {}
+        }
+    }
+    port
+}
+
+fn settings(link: &mut Link, spec: &AfSpecUnspec) {
+    match spec {
+        AfSpecUnspec::Inet(of) => {
+            link.arp_notify = of.iter().find_map(|of| match of {
+                AfSpecInet::DevConf(conf) => Some(conf.arp_notify),
+                _ => None,
+            });
+        }
+        AfSpecUnspec::Inet6(of) => {
+            link.ipv6 = of.iter().find_map(|of| match of {
+                AfSpecInet6::DevConf(conf) => Some(Ipv6Settings {
+                    accept_ra: conf.accept_ra,
+                    disable_ipv6: conf.disable_ipv6,
+                    ndisc_notify: conf.ndisc_notify,
+                }),
+                _ => None,
+            });
+        }
+        _ => {}
+    }
+}
+
+/// The interface's own address: `Local` where the link is point-to-point, else `Address`.
+pub(super) fn address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    local.or_else(|| {
+        attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })
+}
+
+/// The port and address of a bridge's static FDB entry.
+pub(super) fn pinned(message: &NeighbourMessage) -> Option<(u32, MacAddr)> {
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(octets) => octets.as_slice().try_into().map(MacAddr).ok(),
+        _ => None,
+    });
+    (message.header.state == NeighbourState::Noarp).then_some((message.header.ifindex, mac?))
+}

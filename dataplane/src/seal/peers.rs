@@ -1,0 +1,206 @@
+//! All peers of a node as packets see them: who to seal for, whose session an index is.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Opened, Opener, PeerSpec, PeerTotals, ReceiveSession, Reserved, Sealer, SendSession};
+use crate::fdb::{Mix, Seconds};
+use crate::segment::canonical;
+
+/// Receive sessions per peer: previous, current, next.
+const OPENERS_MAX: usize = 3;
+
+/// Why nothing can be sealed for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no send session.
+    #[error("no session")]
+    NoSession,
+    /// The send session has sealed all it may.
+    #[error("the session is spent")]
+    Spent,
+}
+
+/// A peer with its sessions; immutable but for their counters and windows.
+#[derive(Debug)]
+pub struct Peer {
+    vtep: SocketAddr,
+    sealer: Option<Arc<Sealer>>,
+    openers: Vec<Arc<Opener>>,
+    tallies: Arc<[Tally]>,
+}
+
+/// What one worker counted for a peer; only it writes, so no read-modify-write is needed.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Tally {
+    sent: AtomicU64,
+    received: AtomicU64,
+    replayed: AtomicU64,
+    forged: AtomicU64,
+    last_sent: Stamp,
+    last_received: Stamp,
+}
+
+/// A moment, as seconds + 1; 0 is never.
+#[derive(Debug, Default)]
+struct Stamp(AtomicU32);
+
+impl Peer {
+    /// The peer's tunnel end.
+    #[must_use]
+    pub fn vtep(&self) -> SocketAddr {
+        self.vtep
+    }
+
+    /// Draws counters for `count` datagrams to it, as worker `queue`.
+    ///
+    /// # Errors
+    /// Nothing can be sealed for it.
+    #[inline]
+    pub fn reserve(&self, queue: u8, count: u32, now: Seconds) -> Result<Reserved<'_>, Refusal> {
+        let sealer = self.sealer.as_ref().ok_or(Refusal::NoSession)?;
+        let reserved = sealer.reserve(queue, count).map_err(|_| Refusal::Spent)?;
+        if let Some(tally) = self.tallies.get(usize::from(queue)) {
+            bump(&tally.sent, count.into());
+            tally.last_sent.set(now);
+        }
+        Ok(reserved)
+    }
+
+    /// Counts what worker `queue` opened.
+    pub fn note(&self, queue: u8, opened: &Opened, now: Seconds) {
+        let Some(tally) = self.tallies.get(usize::from(queue)) else { return };
+        bump(&tally.forged, opened.forged.into());
+        bump(&tally.replayed, opened.replayed.into());
+        if opened.accepted != 0 {
+            bump(&tally.received, opened.accepted.count_ones().into());
+            tally.last_received.set(now);
+        }
+    }
+
+    fn totals(&self, now: Seconds) -> PeerTotals {
+        let sum = |cell: fn(&Tally) -> &AtomicU64| {
+            self.tallies.iter().map(|tally| cell(tally).load(Ordering::Relaxed)).sum()
+        };
+        let last = |stamp: fn(&Tally) -> &Stamp| {
+            self.tallies.iter().filter_map(|tally| stamp(tally).age(now)).min().map(Duration::from_secs)
+        };
+        PeerTotals {
+            vtep: self.vtep,
+            send_index: self.sealer.as_ref().map(|sealer| sealer.index()),
+            sent: sum(|tally| &tally.sent),
+            received: sum(|tally| &tally.received),
+            last_sent: last(|tally| &tally.last_sent),
+            last_received: last(|tally| &tally.last_received),
+            replayed: sum(|tally| &tally.replayed),
+            forged: sum(|tally| &tally.forged),
+        }
+    }
+}
+
+impl Stamp {
+    fn set(&self, now: Seconds) {
+        let value = now.0.saturating_add(1);
+        if self.0.load(Ordering::Relaxed) != value {
+            self.0.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn age(&self, now: Seconds) -> Option<u64> {
+        let at = self.0.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(now.0.saturating_sub(at).into())
+    }
+}
+
+fn bump(cell: &AtomicU64, n: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+/// Every peer, by tunnel end and by receive session; immutable, replaced whole.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    by_vtep: HashMap<SocketAddr, Arc<Peer>, Mix>,
+    by_index: HashMap<u32, (Arc<Peer>, Arc<Opener>), Mix>,
+    queues: usize,
+}
+
+impl Peers {
+    /// No peers yet, for a node of `queues` workers; `seed` keys the hash tables.
+    #[must_use]
+    pub fn new(queues: usize, seed: u64) -> Self {
+        let (by_vtep, by_index) = (HashMap::with_hasher(Mix(seed)), HashMap::with_hasher(Mix(seed)));
+        Self { by_vtep, by_index, queues }
+    }
+
+    /// The peers after one of them was set. Sessions known by index and key, whoever's they were, keep their
+    /// counters and windows; a peer keeps what was counted for it.
+    #[must_use]
+    pub fn with(&self, spec: PeerSpec) -> Self {
+        let PeerSpec { vtep, send, receive } = spec;
+        let vtep = canonical(vtep);
+        let peer = Arc::new(Peer {
+            vtep,
+            sealer: send.and_then(|session| self.sealer_of(session)),
+            openers: receive.into_iter().take(OPENERS_MAX).filter_map(|s| self.opener_of(s)).collect(),
+            tallies: match self.by_vtep.get(&vtep) {
+                Some(before) => Arc::clone(&before.tallies),
+                None => (0..self.queues).map(|_| Tally::default()).collect(),
+            },
+        });
+        let mut next = self.without(vtep);
+        for opener in &peer.openers {
+            next.by_index.insert(opener.index(), (Arc::clone(&peer), Arc::clone(opener)));
+        }
+        next.by_vtep.insert(vtep, peer);
+        next
+    }
+
+    /// The peers without the one at `vtep`.
+    #[must_use]
+    pub fn without(&self, vtep: SocketAddr) -> Self {
+        let vtep = canonical(vtep);
+        let mut next = self.clone();
+        next.by_vtep.remove(&vtep);
+        next.by_index.retain(|_, (peer, _)| peer.vtep != vtep);
+        next
+    }
+
+    /// The peer at `vtep`.
+    #[must_use]
+    pub fn peer(&self, vtep: SocketAddr) -> Option<&Peer> {
+        self.by_vtep.get(&vtep).map(Arc::as_ref)
+    }
+
+    /// The receive session of this index, and whose it is.
+    #[must_use]
+    pub fn session(&self, index: u32) -> Option<(&Peer, &Opener)> {
+        self.by_index.get(&index).map(|(peer, opener)| (peer.as_ref(), opener.as_ref()))
+    }
+
+    /// What was counted for each peer, in the order of their tunnel ends.
+    #[must_use]
+    pub fn totals(&self, now: Seconds) -> Vec<PeerTotals> {
+        let mut totals: Vec<PeerTotals> = self.by_vtep.values().map(|peer| peer.totals(now)).collect();
+        totals.sort_by_key(|totals| totals.vtep);
+        totals
+    }
+
+    fn sealer_of(&self, session: SendSession) -> Option<Arc<Sealer>> {
+        let mut known = self.by_vtep.values().filter_map(|peer| peer.sealer.as_ref());
+        match known.find(|sealer| sealer.is(&session)) {
+            Some(sealer) => Some(Arc::clone(sealer)),
+            None => Sealer::new(session, self.queues).map(Arc::new),
+        }
+    }
+
+    fn opener_of(&self, session: ReceiveSession) -> Option<Arc<Opener>> {
+        match self.by_index.get(&session.index) {
+            Some((_, opener)) if opener.is(&session) => Some(Arc::clone(opener)),
+            _ => Opener::new(session).map(Arc::new),
+        }
+    }
+}
