@@ -324,6 +324,23 @@ fn a_mac_address_is_where_it_was_attached_last() {
 }
 
 #[test]
+fn of_two_attachments_under_way_with_one_mac_address_the_second_is_refused() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "app", &["10.0.0.0/24"]);
+    bench.known_to_all(net);
+    // Node 1 has no range yet, so both wait for one.
+    let mac = Some("02:00:00:00:00:07".parse().expect("a MAC address"));
+    let wishes = [(); 2].map(|()| Attach { mac, ..bench.wish(net) });
+    let [first, second] =
+        wishes.map(|wish| bench.net.with(addr(1), |node, now| node.cluster.attach(now, wish)).expect("runs"));
+    let ticket = first.expect("it waits");
+    assert!(matches!(second, Err(ClusterError::MacTaken { .. })), "{second:?}");
+    bench.until("the first is attached", |net| {
+        net.node(addr(1)).is_some_and(|node| node.outcomes.get(&ticket).is_some_and(Result::is_ok))
+    });
+}
+
+#[test]
 fn a_certain_address_is_had_from_whoever_owns_it_or_not_at_all() {
     let mut bench = Bench::new(3);
     let net = bench.create(0, "web", &["10.9.0.0/24"]);

@@ -199,24 +199,24 @@ impl Cluster {
                 return Err(ClusterError::AddressTaken);
             }
         }
-        self.check_mac(wish, name)
+        self.check_mac(wish)
     }
 
-    fn check_mac(&self, wish: &Attach, network: impl Fn() -> String) -> Result<(), ClusterError> {
+    fn check_mac(&self, wish: &Attach) -> Result<(), ClusterError> {
         let Some(mac) = wish.mac else { return Ok(()) };
         if !mac.is_assignable() {
             return Err(ClusterError::Mac(mac.to_string()));
         }
-        let holder =
-            self.endpoints.values().find(|own| own.network == wish.network && own.endpoint.mac() == mac);
-        match holder {
-            Some(own) => Err(ClusterError::MacTaken {
-                mac: mac.to_string(),
-                network: network(),
-                holder: own.endpoint.name.to_string(),
-            }),
-            None => Ok(()),
-        }
+        let of = |network: NetworkId, other: Option<MacAddr>| network == wish.network && other == Some(mac);
+        let attached = self.endpoints.values().filter(|own| of(own.network, Some(own.endpoint.mac())));
+        let attaching = self.attaching.values().map(|attaching| &attaching.wish);
+        let attaching =
+            attaching.filter(|other| of(other.network, other.mac) && other.sandbox != wish.sandbox);
+        let holder = attached.map(|own| &own.endpoint.name).chain(attaching.map(|other| &other.name)).next();
+        holder.map_or(Ok(()), |holder| {
+            let (mac, network) = (mac.to_string(), self.name_of(wish.network));
+            Err(ClusterError::MacTaken { mac, network, holder: holder.to_string() })
+        })
     }
 
     /// Tries every attachment that waits.
@@ -337,6 +337,7 @@ impl Cluster {
 
     /// Makes an endpoint durable, which is the promise of its addresses.
     fn promise(&mut self, wish: Attach, places: &[(usize, u128)]) -> Result<Lease, ClusterError> {
+        self.check_mac(&wish)?;
         let Attach { network: id, sandbox, name, mac, aliases, .. } = wish;
         let mac = mac.unwrap_or_else(|| self.fresh_mac(id));
         let endpoint = EndpointId(self.rng.random());
