@@ -1,6 +1,6 @@
 //! What weft made goes again: the machine is as it was before.
 
-use crate::audit::{Snapshot, files_under, mounts_under};
+use crate::audit::{Snapshot, files_under, mounts_under, unmount};
 use crate::everyone::pair;
 use crate::rig::{Rig, needs_root};
 use crate::wait::until;
@@ -71,6 +71,42 @@ fn a_network_in_use_anywhere_is_not_removed() {
     b.ok(&["sandbox", "rm", "db"]);
     until("a sees the network unused", || a.json(&["fdb", "blue"]).as_array().is_some_and(Vec::is_empty));
     a.ok(&["network", "rm", "blue"]);
+}
+
+#[test]
+fn a_removal_the_kernel_refuses_says_so_and_is_finished_later() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    drop([a.sandbox("web", "blue", &[]), a.sandbox("db", "blue", &[])]);
+    let pins = mounts_under(&a.dir);
+    let pin = |end: &str| pins.iter().find(|at| at.ends_with(end)).expect("it is pinned").clone();
+    let hidden = pins.iter().find(|at| at.contains("/netns/.")).expect("the network's namespace").clone();
+
+    // what looks like a port of weft's, and is a link the kernel never deletes
+    let inside = crate::namespace::Namespace::open(std::path::Path::new(&hidden));
+    inside.run("ip link set lo name vffffffffffff");
+    let words = a.refused(1, &["network", "disconnect", "blue", "web"]);
+    assert!(words.contains("web is disconnected from network blue"), "{words}");
+    assert!(words.contains("vffffffffffff") && words.contains("tries again"), "{words}");
+    assert!(a.json(&["fdb", "blue"]).as_array().is_some_and(|rows| rows.len() == 1), "the record decides");
+    inside.run("ip link set vffffffffffff name lo");
+    a.ok(&["network", "connect", "blue", "web"]);
+    drop(inside);
+
+    // a directory where the pinned namespace was cannot be removed as a file
+    let busy = std::path::PathBuf::from(pin("/netns/web"));
+    unmount(&pin("/netns/web"));
+    std::fs::remove_file(&busy).expect("removed");
+    std::fs::create_dir(&busy).expect("made");
+    let words = a.refused(1, &["sandbox", "rm", "web"]);
+    assert!(words.contains("sandbox web is removed") && words.contains("/netns/web"), "{words}");
+    assert_eq!(a.json(&["sandbox", "ls"]).as_array().map(Vec::len), Some(1), "the record decides");
+    std::fs::remove_dir(&busy).expect("removed");
+    std::fs::write(&busy, "").expect("written");
+    until("the next audit takes the rest", || !busy.exists());
+    a.ok(&["sandbox", "create", "web"]);
 }
 
 #[test]

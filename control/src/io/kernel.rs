@@ -189,6 +189,12 @@ impl Kernel {
         sandboxes: impl IntoIterator<Item = SandboxId>,
     ) -> Result<Observed, KernelError> {
         let links = self.links(Place::Hidden(network))?;
+        if links.is_none()
+            && let Some(vni) = self.uplinks.remove(&network)
+        {
+            // Somebody took the namespace away under the uplink, which holds no more than itself.
+            self.carrier.close(vni);
+        }
         let hidden = links.map(|links| Hidden { links, uplink: self.uplinks.get(&network).copied() });
         let mut observed = Observed { hidden, ..Observed::default() };
         for sandbox in sandboxes {

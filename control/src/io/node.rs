@@ -17,7 +17,7 @@ use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::process;
 use super::server::{Answer, Refusal};
-use super::worker::Worker;
+use super::worker::{Purpose, Worker};
 use crate::cluster::{Attach, Cluster, ClusterError, ClusterEvent, Lease, Ticket};
 use crate::driver::overlay::{Wanted, WantedEndpoint};
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
@@ -26,10 +26,12 @@ use crate::storage::{Storage, StorageError, Write};
 
 mod calls;
 mod connect;
+mod errand;
 mod lifecycle;
 mod sandboxes;
 mod shown;
 
+use errand::{Errand, Errands};
 pub(crate) use shown::Facts;
 
 /// How a call is answered.
@@ -70,6 +72,8 @@ pub(crate) struct Node {
     fresh: BTreeSet<EndpointId>,
     /// Interfaces made since the last tick. The bridge may not have passed on what they said at once.
     untold: Vec<(SandboxId, String, MacAddr)>,
+    /// Removals that somebody waits for.
+    errands: Errands,
     /// Names of sandboxes being made.
     making: BTreeSet<Name>,
     /// Whether the node has handed on what it had.
@@ -164,6 +168,7 @@ impl Node {
             waiting: BTreeMap::new(),
             fresh: BTreeSet::new(),
             untold: Vec::new(),
+            errands: Errands::default(),
             making: BTreeSet::new(),
             left: false,
             recovered: false,
@@ -250,17 +255,23 @@ impl Node {
 
     /// Brings the kernel to what a network wants; failures are tried again by the next audit.
     fn settle(&mut self, network: NetworkId) {
+        self.settle_for(network, Purpose::All, None);
+    }
+
+    /// As [`Node::settle`]; what fails of the purpose is noted for whoever waits.
+    fn settle_for(&mut self, network: NetworkId, purpose: Purpose, errand: Option<Errand>) {
         let wanted = self.wanted(network);
         self.worker.hand(move |bench| {
-            let outcome = bench.settle(wanted, None);
-            move |node: &mut Self| node.settled(network, outcome.map(|_| ()))
+            let outcome = bench.settle(wanted, purpose);
+            move |node: &mut Self| node.settled(network, outcome.map(|_| ()), errand)
         });
     }
 
-    fn settled(&mut self, network: NetworkId, outcome: Result<(), String>) {
+    fn settled(&mut self, network: NetworkId, outcome: Result<(), String>, errand: Option<Errand>) {
         if let Err(fault) = outcome {
             self.counters.kernel_failures += 1;
             tracing::warn!(%network, fault, "the kernel is not as it should be; the next audit tries again");
+            self.errands.note(errand, fault);
         }
     }
 }

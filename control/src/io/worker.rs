@@ -35,6 +35,17 @@ pub(crate) struct Fresh {
     pub(crate) taken: Vec<String>,
 }
 
+/// What settling is for: only what fails of that is its failure, what fails of other endpoints is a warning.
+#[derive(Debug, Clone)]
+pub(crate) enum Purpose {
+    /// Everything.
+    All,
+    /// What is no longer wanted.
+    Removal,
+    /// An endpoint that is being attached.
+    Fresh(Fresh),
+}
+
 /// What settling came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Settled {
@@ -52,13 +63,14 @@ impl Bench {
     ///
     /// # Errors
     /// What failed, in words.
-    pub(crate) fn settle(&mut self, mut wanted: Wanted, fresh: Option<Fresh>) -> Result<Settled, String> {
+    pub(crate) fn settle(&mut self, mut wanted: Wanted, purpose: Purpose) -> Result<Settled, String> {
         let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
         let observed = self.kernel.observe(wanted.network, sandboxes);
         let observed = observed.map_err(|fault| explain(&fault))?;
         let mut interface = None;
+        let fresh = if let Purpose::Fresh(fresh) = &purpose { Some(fresh) } else { None };
         for endpoint in &mut wanted.endpoints {
-            if let Some(Fresh { taken, .. }) = fresh.as_ref().filter(|fresh| fresh.endpoint == endpoint.id) {
+            if let Some(Fresh { taken, .. }) = fresh.filter(|fresh| fresh.endpoint == endpoint.id) {
                 let there = observed.sandboxes.get(&endpoint.sandbox);
                 let there = there.ok_or("the sandbox's namespace is gone")?;
                 let picked = self.picked.values().filter(|(sandbox, _)| *sandbox == endpoint.sandbox);
@@ -76,7 +88,7 @@ impl Bench {
         wanted.endpoints.retain(|endpoint| !endpoint.interface.is_empty());
         let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
         let pieces = pieces(&wanted, &observed);
-        let outcome = self.carry_out(&pieces, fresh.as_ref().map(|fresh| fresh.endpoint));
+        let outcome = self.carry_out(&pieces, &purpose);
         self.kernel.close_all();
         outcome?;
         if let (Some(fresh), Some(interface)) = (fresh, &interface) {
@@ -86,19 +98,23 @@ impl Bench {
         Ok(Settled { interface: interface.map(|(_, name)| name), steps })
     }
 
-    /// Carries out each piece that can be. Pieces of other endpoints than the fresh one fail it only by a warning:
-    /// what is wrong in one sandbox is not the fault of who attaches another.
-    fn carry_out(&mut self, pieces: &[Piece], fresh: Option<EndpointId>) -> Result<(), String> {
+    /// Carries out each piece that can be. What is wrong in one sandbox is not the fault of who attaches or detaches
+    /// another.
+    fn carry_out(&mut self, pieces: &[Piece], purpose: &Purpose) -> Result<(), String> {
         let mut failures = Vec::new();
         for piece in pieces {
             let Err(failure) = run(&piece.plan, &mut self.kernel) else { continue };
             let failure = word(&failure);
-            match (piece.endpoint, fresh) {
-                (Some(endpoint), Some(fresh)) if endpoint != fresh => {
-                    tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
-                }
-                (Some(_), _) => failures.push(failure),
-                (None, _) => return Err(failure),
+            let Some(endpoint) = piece.endpoint else { return Err(failure) };
+            let concerned = match purpose {
+                Purpose::All => true,
+                Purpose::Removal => false,
+                Purpose::Fresh(fresh) => fresh.endpoint == endpoint,
+            };
+            if concerned {
+                failures.push(failure);
+            } else {
+                tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }

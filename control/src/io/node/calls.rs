@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use super::{Node, Reply, answer, json, now};
 use crate::api::{NetworkCreate, NetworkCreated};
 use crate::io::server::{Answer, Asked, Call, Refusal};
+use crate::io::worker::Purpose;
 
 impl Node {
     /// Begins a call; the answer may come later.
@@ -50,10 +51,16 @@ impl Node {
     }
 
     fn remove_network(&mut self, name: &str, reply: Reply) {
-        let outcome = self.cluster.resolve(name).and_then(|id| self.cluster.remove_network(now(), id));
+        let outcome =
+            self.cluster.resolve(name).and_then(|id| self.cluster.remove_network(now(), id).map(|()| id));
         self.drain_cluster();
         match outcome {
-            Ok(()) => self.answer_after_kernel(reply, Ok(Answer::Done(StatusCode::NO_CONTENT))),
+            Ok(id) => {
+                let errand = self.errands.begin();
+                self.settle_for(id, Purpose::Removal, Some(errand));
+                let done = format!("network {name} is removed");
+                self.answer_after(errand, reply, Answer::Done(StatusCode::NO_CONTENT), done);
+            }
             Err(fault) => answer(reply, Err(fault.into())),
         }
     }

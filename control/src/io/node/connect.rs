@@ -3,11 +3,11 @@
 use axum::http::StatusCode;
 use weft_dataplane::segment::SegmentSpec;
 
-use super::{Node, Reply, Waiting, answer, bad_request, internal, json, now, wish};
+use super::{Errand, Node, Reply, Waiting, answer, bad_request, internal, json, now, wish};
 use crate::api::{Connect, Connected, Disconnect};
 use crate::cluster::{ClusterError, Lease, Ticket};
 use crate::io::server::{Answer, Refusal};
-use crate::io::worker::{Fresh, Settled};
+use crate::io::worker::{Fresh, Purpose, Settled};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::sandbox::{Origin, Sandbox, save};
 
@@ -55,7 +55,7 @@ impl Node {
         let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default() };
         let wanted = self.wanted(lease.network);
         self.worker.hand(move |bench| {
-            let outcome = bench.settle(wanted, Some(fresh));
+            let outcome = bench.settle(wanted, Purpose::Fresh(fresh));
             move |node: &mut Self| node.interface_made(lease, sandbox, outcome, reply)
         });
     }
@@ -107,14 +107,19 @@ impl Node {
 
     /// Takes back an attachment that came to nothing.
     fn give_up(&mut self, lease: &Lease) {
-        if let Err(fault) = self.detach(lease.endpoint, lease.network) {
+        if let Err(fault) = self.detach(lease.endpoint, lease.network, None) {
             // The sweep finds an endpoint without an interface and tries again.
             tracing::warn!(endpoint = %lease.endpoint, fault = %fault.message, "an endpoint could not be given up");
         }
     }
 
     /// Gives an endpoint up in the cluster, in memory and in the kernel.
-    pub(super) fn detach(&mut self, endpoint: EndpointId, network: NetworkId) -> Result<(), Refusal> {
+    pub(super) fn detach(
+        &mut self,
+        endpoint: EndpointId,
+        network: NetworkId,
+        errand: Option<Errand>,
+    ) -> Result<(), Refusal> {
         match self.cluster.detach(now(), endpoint) {
             Ok(()) | Err(ClusterError::NoEndpoint(_)) => {}
             Err(fault) => return Err(fault.into()),
@@ -125,7 +130,7 @@ impl Node {
             |_: &mut Self| {}
         });
         self.segment_changed(network);
-        self.settle(network);
+        self.settle_for(network, Purpose::Removal, errand);
         Ok(())
     }
 
@@ -143,17 +148,24 @@ impl Node {
 
     /// Detaches a sandbox; answers once the kernel has done its part.
     pub(super) fn disconnect(&mut self, network: &str, request: &Disconnect, reply: Reply) {
-        match self.begin_disconnect(network, request) {
+        let errand = self.errands.begin();
+        match self.begin_disconnect(network, request, errand) {
             Err(refusal) => answer(reply, Err(refusal)),
             Ok(sandbox) => {
-                self.let_go_if_unused(sandbox);
+                self.let_go_if_unused(sandbox, errand);
                 self.drain_cluster();
-                self.answer_after_kernel(reply, Ok(Answer::Done(StatusCode::OK)));
+                let done = format!("container {} is disconnected from network {network}", request.container);
+                self.answer_after(errand, reply, Answer::Done(StatusCode::OK), done);
             }
         }
     }
 
-    fn begin_disconnect(&mut self, network: &str, request: &Disconnect) -> Result<SandboxId, Refusal> {
+    fn begin_disconnect(
+        &mut self,
+        network: &str,
+        request: &Disconnect,
+        errand: Errand,
+    ) -> Result<SandboxId, Refusal> {
         let id = self.cluster.resolve(network)?;
         let sandbox = self.sandboxes.resolve(&request.container)?.clone();
         let mut own = self.cluster.own_endpoints();
@@ -166,23 +178,18 @@ impl Node {
         if self.fresh.contains(&endpoint.lease.endpoint) {
             return Err(bad_request(format!("container {} is being connected", request.container)));
         }
-        self.detach(endpoint.lease.endpoint, id)?;
+        self.detach(endpoint.lease.endpoint, id, Some(errand))?;
         Ok(sandbox.id)
     }
 
     /// A namespace somebody handed over is of no use to us once it has no endpoint.
-    fn let_go_if_unused(&mut self, sandbox: SandboxId) {
+    fn let_go_if_unused(&mut self, sandbox: SandboxId, errand: Errand) {
         let unused = |sandbox: &&Sandbox| sandbox.origin == Origin::Adopted && sandbox.interfaces.is_empty();
         if self.sandboxes.get(sandbox).filter(unused).is_some()
-            && let Err(refusal) = self.forget_sandbox(sandbox)
+            && let Err(refusal) = self.forget_sandbox(sandbox, Some(errand))
         {
             tracing::warn!(%sandbox, fault = %refusal.message, "an adopted namespace could not be let go");
         }
-    }
-
-    /// Answers when the kernel has done everything handed to it so far.
-    pub(super) fn answer_after_kernel(&mut self, reply: Reply, outcome: Result<Answer, Refusal>) {
-        self.worker.hand(move |_| move |_: &mut Self| answer(reply, outcome));
     }
 
     /// The segment as it is programmed.

@@ -12,7 +12,7 @@ use super::{Node, owner_runs};
 use crate::driver::overlay::Wanted;
 use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
 use crate::io::server::explain;
-use crate::io::worker::Bench;
+use crate::io::worker::{Bench, Purpose};
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Place, Plan, Step, run_through};
 use crate::reconcile::audit;
@@ -31,7 +31,7 @@ impl Node {
 
     fn recover_networks(&mut self, lost: &[SandboxId]) {
         for sandbox in lost {
-            if let Err(refusal) = self.forget_sandbox(*sandbox) {
+            if let Err(refusal) = self.forget_sandbox(*sandbox, None) {
                 tracing::warn!(%sandbox, fault = %refusal.message, "a lost sandbox stays for now");
             }
         }
@@ -68,15 +68,16 @@ impl Node {
             own.filter(|own| stray(own.sandbox, own.lease.endpoint)).map(|own| own.lease).collect();
         for lease in strays {
             tracing::info!(endpoint = %lease.endpoint, "an endpoint of nothing is given up");
-            if let Err(refusal) = self.detach(lease.endpoint, lease.network) {
+            if let Err(refusal) = self.detach(lease.endpoint, lease.network, None) {
                 tracing::warn!(endpoint = %lease.endpoint, fault = %refusal.message, "it stays for now");
             }
         }
     }
 
-    /// Pins that nobody remembers: what a crash left behind.
+    /// Pins that nobody remembers: what a crash left behind, or a removal that failed.
     fn sweep_pins(&mut self, networks: BTreeSet<NetworkId>) {
-        let names = self.sandboxes.iter().map(|sandbox| sandbox.name.to_string());
+        let names = self.sandboxes.iter().map(|sandbox| &sandbox.name).chain(&self.making);
+        let names = names.map(ToString::to_string);
         let keep: BTreeSet<String> = names.chain(networks.iter().copied().map(hidden_pin)).collect();
         self.worker.hand(move |bench| {
             let found = bench.kernel.pins().list().unwrap_or_default();
@@ -94,22 +95,23 @@ impl Node {
         self.sweep();
         let mut networks: BTreeSet<_> = self.programmed.keys().copied().collect();
         networks.extend(self.cluster.own_endpoints().map(|own| own.lease.network));
-        for network in networks {
+        for network in networks.iter().copied() {
             if let Some(derived) = self.cluster.segment(network) {
                 self.counters.repairs += audit(self.programmed.get(&network), derived).len() as u64;
             }
             self.segment_changed(network);
             let wanted = self.wanted(network);
             self.worker.hand(move |bench| {
-                let outcome = bench.settle(wanted, None);
+                let outcome = bench.settle(wanted, Purpose::All);
                 move |node: &mut Self| {
                     if let Ok(settled) = &outcome {
                         node.counters.repairs += settled.steps as u64;
                     }
-                    node.settled(network, outcome.map(|_| ()));
+                    node.settled(network, outcome.map(|_| ()), None);
                 }
             });
         }
+        self.sweep_pins(networks);
         self.drain_cluster();
     }
 
@@ -119,7 +121,7 @@ impl Node {
         let orphans: Vec<_> =
             owned.filter(|sandbox| !owner_runs(sandbox)).map(|sandbox| sandbox.id).collect();
         for sandbox in orphans {
-            if let Err(refusal) = self.forget_sandbox(sandbox) {
+            if let Err(refusal) = self.forget_sandbox(sandbox, None) {
                 tracing::warn!(%sandbox, fault = %refusal.message, "an orphan stays for now");
             }
         }
@@ -190,7 +192,7 @@ impl Node {
     pub(crate) fn tear_down(&mut self) {
         let sandboxes: Vec<_> = self.sandboxes.iter().map(|sandbox| sandbox.id).collect();
         for sandbox in sandboxes {
-            if let Err(refusal) = self.forget_sandbox(sandbox) {
+            if let Err(refusal) = self.forget_sandbox(sandbox, None) {
                 tracing::warn!(%sandbox, fault = %refusal.message, "a sandbox is left over");
             }
         }
@@ -226,7 +228,7 @@ fn comes_back(bench: &mut Bench, sandbox: &Sandbox) -> bool {
 fn remove_pin(bench: &mut Bench, pin: &str) {
     let emptied = network_of_pin(pin).map(|network| {
         let nothing = Wanted { network, vni: Vni::MAX, mtu: u16::MAX, endpoints: Vec::new() };
-        bench.settle(nothing, None)
+        bench.settle(nothing, Purpose::Removal)
     });
     if let Some(Err(fault)) = emptied {
         tracing::warn!(pin, fault, "a network's namespace could not be emptied");

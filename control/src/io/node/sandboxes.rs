@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 
-use super::{Node, Reply, answer, bad_request, internal, json, random, wall};
+use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::SandboxCreate;
 use crate::cluster::OwnEndpoint;
 use crate::io::kernel::KernelError;
@@ -59,7 +59,7 @@ impl Node {
         self.making.remove(&sandbox.name);
         let outcome = made.map_err(internal).and_then(|()| {
             self.commit("sandbox-create", &[save(&sandbox)]).inspect_err(|_| {
-                self.remove_namespace(sandbox.id);
+                self.remove_namespace(sandbox.id, None);
             })?;
             self.sandboxes.put(sandbox.clone());
             tracing::info!(sandbox = %sandbox.id, "sandbox made");
@@ -137,36 +137,43 @@ impl Node {
             );
             return answer(reply, Err(Refusal::new(StatusCode::CONFLICT, text)));
         }
-        let outcome = self.forget_sandbox(id).map(|()| Answer::Done(StatusCode::NO_CONTENT));
+        let (errand, done) = (self.errands.begin(), format!("sandbox {} is removed", sandbox.name));
+        let outcome = self.forget_sandbox(id, Some(errand));
         self.drain_cluster();
-        self.answer_after_kernel(reply, outcome);
+        match outcome {
+            Ok(()) => self.answer_after(errand, reply, Answer::Done(StatusCode::NO_CONTENT), done),
+            Err(refusal) => answer(reply, Err(refusal)),
+        }
     }
 
     /// Removes a sandbox: from the records first, so that a crash leaves nothing that comes back.
-    pub(super) fn forget_sandbox(&mut self, id: SandboxId) -> Result<(), Refusal> {
+    pub(super) fn forget_sandbox(&mut self, id: SandboxId, errand: Option<Errand>) -> Result<(), Refusal> {
         self.commit("sandbox-remove", &[forget(id)])?;
         self.sandboxes.remove(id);
         tracing::info!(sandbox = %id, "sandbox removed");
         let fresh = |own: &OwnEndpoint| self.fresh.contains(&own.lease.endpoint);
         let own = self.cluster.own_endpoints().filter(|own| own.sandbox == id && !fresh(own));
         for own in own.collect::<Vec<_>>() {
-            if let Err(refusal) = self.detach(own.lease.endpoint, own.lease.network) {
+            if let Err(refusal) = self.detach(own.lease.endpoint, own.lease.network, errand) {
                 // The sweep finds an endpoint without a sandbox and tries again.
                 tracing::warn!(endpoint = %own.lease.endpoint, fault = %refusal.message, "an endpoint stays for now");
+                self.errands.note(errand, refusal.message);
             }
         }
-        self.remove_namespace(id);
+        self.remove_namespace(id, errand);
         Ok(())
     }
 
-    fn remove_namespace(&mut self, id: SandboxId) {
+    fn remove_namespace(&mut self, id: SandboxId, errand: Option<Errand>) {
         self.worker.hand(move |bench| {
             let failed = run_through(&plan_removed(id), &mut bench.kernel);
             bench.kernel.forget_sandbox(id);
             move |node: &mut Self| {
                 for (step, fault) in failed {
                     node.counters.kernel_failures += 1;
-                    tracing::warn!(%step, fault = %explain(&fault), "left over");
+                    let fault = format!("cannot {step}: {}", explain(&fault));
+                    tracing::warn!(fault, "a namespace is left over; the next audit tries again");
+                    node.errands.note(errand, fault);
                 }
             }
         });
