@@ -16,6 +16,7 @@ pub mod noise;
 pub mod plan;
 pub mod reconcile;
 pub mod sandbox;
+pub mod session;
 pub mod storage;
 pub mod timestamp;
 pub mod trust;

@@ -23,7 +23,7 @@ mod send;
 mod sync;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod types;
