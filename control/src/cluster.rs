@@ -237,6 +237,7 @@ impl Cluster {
                 GossipEvent::RecordsChanged { origin } => drop(changed.insert(origin)),
                 GossipEvent::Rpc { from, body } => self.handle_call(now, from, &body),
                 GossipEvent::IdentityClash(id) => drop(self.clashes.insert(id)),
+                GossipEvent::RingNeeded { .. } => {}
             }
         }
         if !changed.is_empty() {

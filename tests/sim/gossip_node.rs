@@ -62,7 +62,9 @@ pub(crate) fn node_at(
         name: format!("n{number}").parse().expect("a name"),
         advertise,
         data_port: 4789,
-        key: cluster_key(),
+        cluster: cluster_key().cluster_id(),
+        ring: cluster_key().ring(),
+        credentials: None,
         boot_epoch,
     };
     let gossip = Gossip::new(config, identity(number), seed ^ (number as u64) << 20, now);

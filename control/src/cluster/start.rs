@@ -59,7 +59,9 @@ impl Cluster {
             name: config.name.clone(),
             advertise: config.advertise,
             data_port: config.data_port,
-            key: config.key.clone(),
+            cluster: config.key.cluster_id(),
+            ring: config.key.ring(),
+            credentials: None,
             boot_epoch,
         };
         let mut cluster = Self {

@@ -9,6 +9,7 @@ use super::limits::{DIRECT_MEMBERS, HEAL_PERIOD, MAX_SEEDS};
 use super::membership::{Effects, Peer};
 use super::message::{Message, RosterEntry};
 use super::seal::Via;
+use super::table::{Proof, Section};
 use super::wire::reachable;
 use super::{Gossip, sample};
 use crate::model::NodeId;
@@ -34,6 +35,10 @@ pub(crate) struct Contacts {
 impl Contacts {
     pub(crate) fn new(now: Instant) -> Self {
         Self { seeds: Vec::new(), retry: RETRY.0, at: now + HEAL_PERIOD, roster_sent: None }
+    }
+
+    pub(crate) fn seeds(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.seeds.iter()
     }
 
     pub(crate) fn next(&self) -> Instant {
@@ -76,10 +81,8 @@ impl Gossip {
             return;
         }
         self.config.advertise = advertise;
-        self.outgoing.touch();
         let us = self.membership.us();
         self.renew(Peer { addr: advertise, generation: us.generation + 1, ..us });
-        self.push_changes();
         let members = self.membership.active().map(|peer| peer.id);
         for id in sample(&mut self.rng, members, DIRECT_MEMBERS) {
             self.say_hello(id, false);
@@ -136,7 +139,11 @@ impl Gossip {
 
     fn say_hello_to(&mut self, addr: SocketAddr, id: Option<NodeId>, reply: bool) {
         let buried = id.map_or(0, |id| self.membership.buried(id));
-        let hello = Message::Hello { peer: self.membership.us(), buried, reply };
+        self.greet_at(addr, id, buried, reply);
+    }
+
+    fn greet_at(&mut self, addr: SocketAddr, id: Option<NodeId>, buried: u64, reply: bool) {
+        let hello = Message::Hello { buried, reply, section: Box::new(self.introduction()) };
         self.send_to_addr(addr, id, &hello);
     }
 
@@ -145,28 +152,24 @@ impl Gossip {
         sender: NodeId,
         via: Via,
         from: SocketAddr,
-        peer: Peer,
         buried: u64,
         reply: bool,
+        section: &Section,
     ) {
-        if peer.id != sender || via != Via::Datagram {
+        if section.head.origin() != sender || via != Via::Datagram {
             self.counters.malformed += 1;
             return;
         }
         let rose = self.rise_above(buried);
         let news = !self.membership.is_active(sender);
-        self.welcome([(peer, 0)].into_iter());
+        let peer = section.head.peer();
+        self.merge(sender, section, Proof::Needed);
+        self.welcome(sender, std::iter::once((peer, 0)));
         let dead = !self.membership.is_active(sender);
-        if reply || rose || dead {
-            let hello = Message::Hello {
-                peer: self.membership.us(),
-                buried: self.membership.buried(sender),
-                // A sender that we hold dead comes back under a new generation and says hello by itself.
-                reply: false,
-            };
-            if !dead || reply {
-                self.send_to_addr(from, Some(sender), &hello);
-            }
+        if reply || (rose && !dead) {
+            // A sender that we hold dead comes back under a new generation and says hello by itself.
+            let buried = self.membership.buried(sender);
+            self.greet_at(from, Some(sender), buried, false);
         }
         if news && !dead {
             let mut effects = Effects::default();
@@ -184,14 +187,9 @@ impl Gossip {
     /// Returns from the dead if others hold this node dead in its present generation. `true` if it did.
     fn rise_above(&mut self, buried: u64) -> bool {
         let us = self.membership.us();
-        if buried < us.generation {
-            return false;
-        }
-        if (buried >> 32) as u32 > self.config.boot_epoch {
-            self.clash(self.us);
-            return false;
-        }
-        let Some(generation) = buried.checked_add(1) else { return false };
+        // A burial above is forged: this node never was of that generation. One below is over.
+        let next = us.generation.checked_add(1).filter(|next| next >> 32 == us.generation >> 32);
+        let Some(generation) = next.filter(|_| buried == us.generation) else { return false };
         self.counters.rejoins += 1;
         self.renew(Peer { generation, ..us });
         true
@@ -200,12 +198,15 @@ impl Gossip {
     fn renew(&mut self, us: Peer) {
         let mut effects = Effects::default();
         self.membership.become_peer(self.now, us, &mut effects);
+        self.outgoing.touch();
+        self.push_changes();
         self.absorb(effects);
     }
 
-    fn welcome(&mut self, peers: impl Iterator<Item = (Peer, u16)>) {
+    /// Takes `peers` for alive if they are as they signed themselves; else their heads are fetched first.
+    pub(super) fn welcome(&mut self, teller: NodeId, peers: impl Iterator<Item = (Peer, u16)>) {
         let mut effects = Effects::default();
-        self.membership.welcome(self.now, peers, &mut effects);
+        self.membership.welcome(self.now, teller, peers, &mut effects);
         self.absorb(effects);
     }
 
@@ -231,16 +232,13 @@ impl Gossip {
     /// Takes over who is alive; who is dead there and alive here is told so, and comes back under a new generation.
     pub(super) fn handle_roster(&mut self, sender: NodeId, reply: bool, entries: &[RosterEntry]) {
         let alive = entries.iter().filter(|entry| entry.alive).map(|entry| (entry.peer, entry.incarnation));
-        self.welcome(alive);
+        self.welcome(sender, alive);
         let mut dead_there = Vec::new();
         for entry in entries {
             let here = self.membership.find(entry.peer.id);
             match here {
-                Some((peer, true)) if !entry.alive && entry.peer.generation >= peer.generation => {
-                    dead_there.push((peer, entry.peer.generation));
-                }
-                Some((peer, false)) if entry.alive && entry.peer.generation <= peer.generation => {
-                    dead_there.push((entry.peer, peer.generation));
+                Some((peer, alive)) if alive != entry.alive && entry.peer.generation == peer.generation => {
+                    dead_there.push(peer);
                 }
                 _ if entry.peer.id == self.us && !entry.alive => {
                     self.rise_above(entry.peer.generation);
@@ -248,9 +246,8 @@ impl Gossip {
                 _ => {}
             }
         }
-        for (peer, buried) in sample(&mut self.rng, dead_there.into_iter(), TELL_AT_ONCE) {
-            let hello = Message::Hello { peer: self.membership.us(), buried, reply: true };
-            self.send_to_addr(peer.addr, Some(peer.id), &hello);
+        for peer in sample(&mut self.rng, dead_there.into_iter(), TELL_AT_ONCE) {
+            self.greet_at(peer.addr, Some(peer.id), peer.generation, true);
         }
         if reply {
             let entries = self.membership.roster();

@@ -37,6 +37,12 @@ counters! {
     unauthentic,
     /// Dropped unopened: too many attempts of unknown senders.
     rate_limited,
+    /// Dropped unopened: sealed with a key that is not on the ring, or no longer.
+    unknown_epoch,
+    /// Dropped: of a node that was banned, or about it.
+    banned,
+    /// Dropped: of a sender that did not prove to be a member, or contradicting what a member signed of itself.
+    unproven,
     /// Dropped: message seen before, or older than the replay window.
     replayed,
     /// Dropped: names another node as its destination, or an earlier boot of ours.

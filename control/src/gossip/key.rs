@@ -3,7 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hkdf::Hkdf;
+use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::ring::Ring;
 
 /// The cluster's key, 256 bits.
 ///
@@ -44,8 +48,19 @@ impl ClusterKey {
         Ok(Self(octets))
     }
 
-    pub(crate) fn octets(&self) -> &[u8; 32] {
-        &self.0
+    /// The ring of a cluster that has no other key than this.
+    #[must_use]
+    pub fn ring(&self) -> Ring {
+        Ring::found(self.0)
+    }
+
+    /// A public name of the cluster that follows from its key.
+    #[must_use]
+    pub fn cluster_id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        let root = Hkdf::<Sha256>::new(Some(b"weft cluster 1"), &self.0);
+        root.expand(b"weft cluster id 1", &mut id).expect("16 octets is a length HKDF can give");
+        id
     }
 
     /// The text form, without a newline.

@@ -9,10 +9,8 @@ pub const MAX_STREAM: usize = 1 << 20;
 /// Largest body of [`Gossip::send_rpc`](super::Gossip::send_rpc), octets.
 pub const MAX_RPC: usize = 1000;
 
-/// Nodes whose tables are kept.
+/// Nodes whose tables are kept. Nodes that did not prove themselves have none.
 pub const MAX_NODES: usize = 4096;
-/// Members that may be known beyond those, before their signed heads arrive.
-pub(crate) const MAX_UNVERIFIED: usize = 64;
 /// Live records per node.
 pub const MAX_KEYS: usize = 4096;
 /// Octets of a record's key.
@@ -23,6 +21,10 @@ pub const MAX_BODY: usize = 4096;
 pub const MAX_TABLE: usize = 512 << 10;
 /// What a record is charged beyond key and body, octets: at least its encoded version, lengths and signature.
 pub(crate) const RECORD_OVERHEAD: usize = 80;
+/// Octets of all other nodes' records together, as they are charged.
+pub(crate) const MAX_TABLES: usize = 256 << 20;
+/// Withdrawals remembered per node.
+pub(crate) const MAX_TOMBSTONES: usize = 512;
 /// Time for which withdrawals are remembered to keep deltas small; completeness does not rest on them.
 pub(crate) const TOMBSTONE_LIFE: Duration = Duration::from_secs(15 * 60);
 
@@ -45,9 +47,13 @@ pub(crate) const MAX_PULL: usize = 256;
 pub(crate) const MAX_SEEDS: usize = 64;
 
 /// Sealing contexts of other senders.
-pub(crate) const MAX_CONTEXTS: usize = 2 * (MAX_NODES + MAX_UNVERIFIED);
+pub(crate) const MAX_CONTEXTS: usize = 2 * MAX_NODES;
 /// Attempts per second to open messages of unknown senders, per bucket of source addresses.
 pub(crate) const UNKNOWN_OPENS: u32 = 50;
+/// The same, per address of a member.
+pub(crate) const MEMBER_OPENS: u32 = 200;
+/// Least time between two requests for the key ring.
+pub(crate) const RING_NEEDED_EVERY: Duration = Duration::from_secs(1);
 /// Messages that one sealing key protects before it is renewed (RFC 9001 §6.6 allows 2^28 at these sizes).
 pub(crate) const MAX_SEALS: u64 = 1 << 28;
 /// Age at which a sealing key is renewed.

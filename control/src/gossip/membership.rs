@@ -11,8 +11,8 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
-use super::engine::{BoundedCodec, HeadRumours, Shared, lock};
-use super::limits::{MAX_NODES, MAX_UNVERIFIED, PAUSE, PROBE_PERIOD, PROBE_RTT};
+use super::engine::{BoundedCodec, Claim, HeadRumours, Judgement, Shared, lock};
+use super::limits::{PAUSE, PROBE_PERIOD, PROBE_RTT};
 use super::message::{MAX_CONTENT, RosterEntry};
 use super::record::{ClusterId, Head};
 use crate::model::NodeId;
@@ -56,8 +56,12 @@ pub(crate) struct Effects {
     pub(crate) touched: BTreeSet<NodeId>,
     /// Verified heads that came along with packets, newest known first seen here.
     pub(crate) heads: Vec<(Head, NodeId)>,
+    /// What was said of members beyond what they signed.
+    pub(super) claims: Vec<Claim>,
     /// Heads whose signature was wrong.
     pub(crate) forged: u64,
+    /// Claims about members that contradict what those signed.
+    pub(crate) unproven: u64,
     pub(crate) rejoined: bool,
     /// Members that are suspected in this incarnation and should be told straight away.
     pub(crate) accused: Vec<(Peer, u16)>,
@@ -111,7 +115,7 @@ pub(crate) struct Membership {
 
 impl Membership {
     pub(crate) fn new(us: Peer, cluster: ClusterId, seed: u64) -> Self {
-        let shared = Arc::new(Mutex::new(Shared { cluster, ..Shared::default() }));
+        let shared = Arc::new(Mutex::new(Shared::new(cluster, us)));
         let foca = Foca::with_custom_broadcast(
             us,
             config(1),
@@ -179,24 +183,23 @@ impl Membership {
         self.interact(now, effects, |foca, effects| foca.handle_data(packet, effects).is_ok())
     }
 
-    /// Takes `peers` for alive unless they are known to be dead in this generation.
+    /// Takes `peers` for alive, as `teller` says, unless they are known to be dead in this generation. They must be as
+    /// they signed themselves.
     pub(crate) fn welcome(
         &mut self,
         now: Instant,
+        teller: NodeId,
         peers: impl Iterator<Item = (Peer, u16)>,
         effects: &mut Effects,
     ) {
-        let room = (MAX_NODES + MAX_UNVERIFIED).saturating_sub(self.index.len());
         let us = self.us().id;
-        let (mut fresh, index) = (0, &self.index);
+        let mut shared = lock(&self.shared);
         let peers: Vec<_> = peers
             .filter(|(peer, _)| peer.id != us)
-            .filter(|(peer, _)| {
-                fresh += usize::from(!index.contains_key(&peer.id));
-                fresh <= room
-            })
+            .filter(|(peer, incarnation)| shared.judge(peer, *incarnation, teller) == Judgement::Proven)
             .map(|(peer, incarnation)| foca::Member::new(peer, incarnation, State::Alive))
             .collect();
+        drop(shared);
         self.interact(now, effects, |foca, effects| {
             foca.apply_many(peers.into_iter(), true, effects).is_ok()
         });
@@ -236,9 +239,31 @@ impl Membership {
         *known = version.max(*known);
     }
 
-    /// Forgets what [`Membership::known`] was told of `origin`.
-    pub(crate) fn unknown(&mut self, origin: NodeId) {
-        self.lock().known.remove(&origin);
+    /// Takes over a member as its own head, verified and that of a member, has it.
+    pub(crate) fn prove(&mut self, peer: Peer) {
+        self.lock().proven.insert(peer.id, peer);
+    }
+
+    /// The member as its own newest head has it.
+    pub(crate) fn proven(&self, id: NodeId) -> Option<Peer> {
+        self.lock().proven.get(&id).copied()
+    }
+
+    /// Forgets everything about `id`, without a word to others.
+    pub(crate) fn remove(&mut self, now: Instant, id: NodeId) {
+        let mut effects = Effects::default();
+        if let Some((peer, _)) = self.find(id) {
+            let down = foca::Member::new(peer, u16::MAX, State::Down);
+            self.interact(now, &mut effects, |foca, effects| {
+                foca.apply_many([down].into_iter(), false, &mut *effects).is_ok()
+                    && foca.handle_timer(foca::Timer::RemoveDown(peer), effects).is_ok()
+            });
+            self.index.remove(&id);
+        }
+        self.burials.remove(&id);
+        let mut shared = self.lock();
+        shared.proven.remove(&id);
+        shared.known.remove(&id);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -282,7 +307,10 @@ impl Membership {
         act: impl FnOnce(&mut Foca<Peer, BoundedCodec, StdRng, HeadRumours>, &mut Effects) -> T,
     ) -> T {
         let backlog = self.foca.custom_broadcast_backlog();
-        self.lock().backlog = backlog;
+        let us = self.us();
+        let mut shared = self.lock();
+        (shared.backlog, shared.us) = (backlog, us);
+        drop(shared);
         let mut earlier = std::mem::take(&mut effects.touched);
         let result = act(&mut self.foca, effects);
         self.schedule(now, effects);
@@ -296,15 +324,14 @@ impl Membership {
     fn collect(&mut self, effects: &mut Effects) {
         let mut shared = lock(&self.shared);
         effects.heads.append(&mut shared.heads);
+        effects.claims.append(&mut shared.claims);
+        effects.unproven += std::mem::take(&mut shared.unproven);
         effects.forged += std::mem::take(&mut shared.forged);
     }
 
     fn schedule(&mut self, now: Instant, effects: &mut Effects) {
         for (after, timer) in std::mem::take(&mut effects.timers) {
             if let foca::Timer::RemoveDown(peer) = timer {
-                // A member nobody has vouched for is nothing to wait for.
-                let verified = lock(&self.shared).known.contains_key(&peer.id);
-                let after = if verified { after } else { UNVERIFIED_LIFE };
                 self.burials.insert(peer.id, (now + after, peer));
                 continue;
             }
@@ -343,10 +370,6 @@ impl Membership {
             self.index =
                 self.foca.iter_membership_state().map(|member| (member.id().id, seen(member))).collect();
         }
-        let mut shared = lock(&self.shared);
-        if shared.members.len() != self.index.len() {
-            shared.members = self.index.keys().copied().collect();
-        }
     }
 
     fn resize(&mut self) {
@@ -361,9 +384,6 @@ impl Membership {
         lock(&self.shared)
     }
 }
-
-/// How long a dead member that never proved itself is remembered.
-const UNVERIFIED_LIFE: Duration = Duration::from_secs(60);
 
 /// Settings for a cluster of `size`, after memberlist's for LANs, with suspicion short enough that 100 nodes learn
 /// of a death in 10 s: a refutation needs two sweeps of gossip, some 1.5 s at 100 nodes and 20 % loss.

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::limits::{MAX_DATAGRAM, MAX_KEYS, MAX_NODES, MAX_PULL, MAX_RPC, MAX_UNVERIFIED};
+use super::limits::{MAX_DATAGRAM, MAX_KEYS, MAX_NODES, MAX_PULL, MAX_RPC};
 use super::membership::Peer;
 use super::record::{Head, Record};
 use super::seal;
@@ -18,6 +18,9 @@ use crate::model::NodeId;
 const ENVELOPE: usize = 16 + 4 + 4 + 1;
 /// What is left for a message's content in a datagram, octets.
 pub(crate) const MAX_CONTENT: usize = MAX_DATAGRAM - seal::OVERHEAD - ENVELOPE;
+
+/// What is left in a first contact for a section.
+pub(crate) const MAX_INTRODUCTION: usize = MAX_CONTENT - 9;
 
 const _: () = assert!(MAX_RPC <= MAX_CONTENT, "a call fits a datagram");
 const _: () = assert!(8 * BUCKETS < MAX_CONTENT, "all buckets fit a datagram");
@@ -55,8 +58,8 @@ const _: () = assert!(BUCKETS == BucketSet::BITS as usize);
 pub(crate) enum Message {
     /// A packet of the membership engine.
     Member(Vec<u8>),
-    /// First contact: who we are, and up to which generation we hold the receiver dead.
-    Hello { peer: Peer, buried: u64, reply: bool },
+    /// First contact: who we are as we signed it, and up to which generation we hold the receiver dead.
+    Hello { buried: u64, reply: bool, section: Box<Section> },
     /// The sender suspects the receiver, in this incarnation, to be dead.
     Suspicion(u16),
     /// Changes of records; `more` says that the sender had to stop.
@@ -113,11 +116,11 @@ impl Message {
                 out.u8(MEMBER);
                 out.octets(packet);
             }
-            Self::Hello { peer, buried, reply } => {
+            Self::Hello { buried, reply, section } => {
                 out.u8(HELLO);
-                peer.emit(out);
                 out.u64(*buried);
                 out.flag(*reply);
+                emit_section(section, out);
             }
             Self::Suspicion(incarnation) => {
                 out.u8(SUSPICION);
@@ -182,7 +185,8 @@ impl Message {
             }
             RPC => return (reader.rest().len() <= MAX_RPC).then(|| Self::Rpc(reader.rest().to_vec())),
             HELLO => {
-                Self::Hello { peer: Peer::parse(&mut reader)?, buried: reader.u64()?, reply: reader.flag()? }
+                let (buried, reply) = (reader.u64()?, reader.flag()?);
+                Self::Hello { buried, reply, section: Box::new(parse_section(&mut reader)?) }
             }
             DELTA => {
                 Self::Delta { more: reader.flag()?, sections: list(&mut reader, MAX_PULL, parse_section)? }
@@ -205,7 +209,7 @@ impl Message {
             PULL => Self::Pull(list(&mut reader, MAX_PULL, |r| Some((r.node()?, r.u64()?)))?),
             ROSTER => Self::Roster {
                 reply: reader.flag()?,
-                entries: list(&mut reader, MAX_NODES + MAX_UNVERIFIED, |r| {
+                entries: list(&mut reader, MAX_NODES, |r| {
                     Some(RosterEntry { peer: Peer::parse(r)?, incarnation: r.u16()?, alive: r.flag()? })
                 })?,
             },
@@ -285,4 +289,4 @@ pub(crate) fn section_len(section: &Section) -> usize {
 }
 
 /// Octets of a head with the longest name and address.
-pub(crate) const HEAD_MOST: usize = 32 + 1 + 63 + 19 + 2 + 8 + 4 + 16 + 1 + 64;
+pub(crate) const HEAD_MOST: usize = 32 + 1 + 63 + 19 + 2 + 8 + 8 + 4 + 4 + 16 + 1 + 64;

@@ -7,7 +7,7 @@
 //!
 //! [`Gossip`] does no IO: the driver hands it messages, the time and a seed, and takes messages and events out.
 
-mod boots;
+mod attempts;
 mod contact;
 mod counters;
 mod engine;
@@ -18,6 +18,7 @@ mod message;
 mod push;
 mod receive;
 mod record;
+mod ring;
 mod seal;
 mod send;
 mod sync;
@@ -26,6 +27,7 @@ mod table;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod told;
 mod types;
 mod window;
 mod wire;
@@ -40,15 +42,15 @@ use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 
-use self::boots::Boots;
 use self::contact::Contacts;
 use self::membership::{Effects, Membership, Peer};
 use self::message::Message;
 use self::push::Outgoing;
 use self::record::Head;
-use self::seal::Seal;
+use self::seal::{Refusal, Seal};
 use self::sync::Sync;
 use self::table::Tables;
+use self::told::Told;
 use crate::identity::Identity;
 use crate::model::NodeId;
 
@@ -57,7 +59,8 @@ pub use self::key::{ClusterKey, InvalidClusterKey};
 pub use self::limits::{
     MAX_BODY, MAX_DATAGRAM, MAX_KEY, MAX_KEYS, MAX_NODES, MAX_RPC, MAX_STREAM, MAX_TABLE,
 };
-pub use self::record::{Record, RecordKey};
+pub use self::record::{CERTIFICATE, Credentials, Record, RecordKey};
+pub use self::ring::{Epoch, MAX_EPOCHS, Ring};
 pub use self::seal::Via;
 pub use self::types::{GossipConfig, GossipEvent, Member, MemberState, RecordRefused, Transmit};
 
@@ -68,7 +71,10 @@ pub struct Gossip {
     us: NodeId,
     rng: StdRng,
     seal: Seal,
-    boots: Boots,
+    /// Tells this start from any other with the same boot epoch.
+    start: [u8; 8],
+    clashes: Told,
+    ring_needed: Option<Instant>,
     membership: Membership,
     tables: Tables,
     contacts: Contacts,
@@ -79,6 +85,9 @@ pub struct Gossip {
     events: VecDeque<GossipEvent>,
     changed: BTreeSet<NodeId>,
     rpc_waiting: usize,
+    /// Members as others name them, newer than what is known to be signed by themselves.
+    claimed: BTreeMap<NodeId, (Peer, u16)>,
+    banned: BTreeSet<NodeId>,
     /// What was last told of each member.
     told: BTreeMap<NodeId, (MemberState, SocketAddr, u16)>,
     left: bool,
@@ -91,16 +100,19 @@ impl Gossip {
     #[must_use]
     pub fn new(config: GossipConfig, identity: Identity, seed: u64, now: Instant) -> Self {
         let us = identity.node_id();
-        let seal = Seal::new(&config.key, us, seal_seed(seed, config.boot_epoch), now);
+        let seal_seed = seal_seed(seed, config.boot_epoch);
+        let seal = Seal::new(config.cluster, config.ring.clone(), us, seal_seed, now);
         let generation = u64::from(config.boot_epoch) << 32;
         let peer = Peer { id: us, addr: config.advertise, generation };
         let mut rng = StdRng::seed_from_u64(seed);
-        let membership = Membership::new(peer, seal.cluster_id(), rng.random());
+        let membership = Membership::new(peer, config.cluster, rng.random());
         let mut gossip = Self {
             us,
-            boots: Boots::default(),
+            start: rng.random(),
+            clashes: Told::default(),
+            ring_needed: None,
             membership,
-            tables: Tables::new(seal.cluster_id()),
+            tables: Tables::new(us, config.cluster, config.credentials.clone()),
             contacts: Contacts::new(now),
             sync: Sync::new(now, rng.random_range(0..1000)),
             outgoing: Outgoing::new(config.boot_epoch),
@@ -111,6 +123,8 @@ impl Gossip {
             events: VecDeque::new(),
             changed: BTreeSet::new(),
             rpc_waiting: 0,
+            claimed: BTreeMap::new(),
+            banned: BTreeSet::new(),
             told: BTreeMap::new(),
             left: false,
             now,
@@ -232,6 +246,45 @@ impl Gossip {
         self.members().filter(|member| member.state == MemberState::Alive && member.id != self.us).count()
     }
 
+    /// The keys in use.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        self.seal.ring()
+    }
+
+    /// Seals and opens with this ring from now on.
+    pub fn set_ring(&mut self, now: Instant, ring: Ring) {
+        self.tick(now);
+        self.seal.set_ring(self.now, ring);
+    }
+
+    /// Has nothing to do with `id` any more: what is kept of it goes, and what it says, or others say of it, is dropped.
+    ///
+    /// It still knows the keys on the ring and can use them under another name: change those too.
+    pub fn ban(&mut self, now: Instant, id: NodeId) {
+        self.tick(now);
+        if id == self.us || !self.banned.insert(id) {
+            return;
+        }
+        self.seal.ban(id);
+        self.membership.remove(self.now, id);
+        self.claimed.remove(&id);
+        self.have(id);
+        let known = self.tables.remove(id);
+        if known {
+            self.changed.insert(id);
+        }
+        if self.told.remove(&id).is_some_and(|(state, ..)| state != MemberState::Left) {
+            self.events.push_back(GossipEvent::MemberLeft(id));
+        }
+    }
+
+    /// Whether [`Gossip::ban`] was called for this node.
+    #[must_use]
+    pub fn is_banned(&self, id: NodeId) -> bool {
+        self.banned.contains(&id)
+    }
+
     /// Counts since start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -244,9 +297,15 @@ impl Gossip {
 
     /// Carries out what the membership engine wants, and tells what it changed.
     fn absorb(&mut self, effects: Effects) {
-        let Effects { packets, touched, heads, forged, rejoined, accused, .. } = effects;
+        let Effects { packets, touched, heads, claims, forged, unproven, rejoined, accused, .. } = effects;
         self.counters.bad_signature += forged;
+        self.counters.unproven += unproven;
         self.counters.rejoins += u64::from(rejoined);
+        if rejoined {
+            // Nobody believes in a new generation before it is signed.
+            self.outgoing.touch();
+            self.push_changes();
+        }
         for (peer, packet) in packets {
             self.send_to_peer(peer, Message::Member(packet));
         }
@@ -259,6 +318,9 @@ impl Gossip {
         for (head, teller) in heads {
             self.hear_of(head, teller);
         }
+        for claim in claims {
+            self.hear_claim(claim);
+        }
     }
 
     /// Compares a member with what was last told of it, and tells the difference.
@@ -266,11 +328,7 @@ impl Gossip {
         if id == self.us {
             return;
         }
-        let Some(member) = self.member(id) else {
-            // Alive, but it has not proved itself: its head is fetched.
-            self.want_introduction(id);
-            return;
-        };
+        let Some(member) = self.member(id) else { return };
         let before = self.told.insert(id, (member.state, member.addr, member.data_port));
         let state = before.map(|(state, ..)| state);
         if state != Some(member.state) {
@@ -303,6 +361,28 @@ impl Gossip {
             state,
             boot_epoch: head.boot_epoch(),
         }
+    }
+
+    /// Lets the seal know whose addresses are members', once a second at most and only while it matters.
+    fn know_addresses(&mut self) {
+        if self.seal.attempts.is_over(self.now) {
+            let members = self.tables.iter().map(|(_, origin)| origin.head.addr.ip());
+            let claimed = self.claimed.values().map(|(peer, _)| peer.addr.ip());
+            let seeds = self.contacts.seeds().map(|seed| seed.ip());
+            self.seal.attempts.begin(self.now, members.chain(claimed).chain(seeds));
+        }
+    }
+
+    /// A member's address speaks with a key that is not here: time to get it.
+    fn miss_epoch(&mut self, from: SocketAddr, refusal: Refusal) {
+        let Refusal::UnknownEpoch(epoch) = refusal else { return };
+        let recent = |at| self.now.saturating_duration_since(at) < limits::RING_NEEDED_EVERY;
+        let retired = self.ring().epochs().next().is_some_and(|oldest| epoch < oldest);
+        if retired || self.ring_needed.is_some_and(recent) || !self.seal.attempts.is_member(from.ip()) {
+            return;
+        }
+        self.ring_needed = Some(self.now);
+        self.events.push_back(GossipEvent::RingNeeded { from });
     }
 
     fn random_member(&mut self) -> Option<NodeId> {

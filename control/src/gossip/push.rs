@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::limits::{DIRECT_MEMBERS, FANOUT, MAX_BODY, MAX_PUSH_DATAGRAMS};
-use super::message::{HEAD_MOST, MAX_CONTENT, Message, section_len};
-use super::record::{Head, Record, RecordKey};
+use super::engine::Claim;
+use super::limits::{DIRECT_MEMBERS, FANOUT, MAX_BODY, MAX_NODES, MAX_PUSH_DATAGRAMS};
+use super::message::{HEAD_MOST, MAX_CONTENT, MAX_INTRODUCTION, Message, section_len};
+use super::record::{CERTIFICATE, Head, Record, RecordKey};
 use super::table::{Extent, Merged, Missing, Proof, Section};
 use super::{Gossip, RecordRefused, sample};
 use crate::model::NodeId;
@@ -16,8 +17,6 @@ const DELTA_HEADER: usize = 4;
 const ROOM: usize = MAX_CONTENT - DELTA_HEADER;
 /// Time for the other datagrams of a change, and for repetitions, before what is missing is asked for.
 const SETTLE: Duration = Duration::from_millis(30);
-/// Time for a new member's head to come by itself.
-const INTRODUCTION: Duration = Duration::from_millis(1000);
 
 /// Own changes that no head speaks of yet.
 #[derive(Debug)]
@@ -103,6 +102,8 @@ impl Gossip {
             addr: self.config.advertise,
             data_port: self.config.data_port,
             version: self.outgoing.next(),
+            start: self.start,
+            returns: self.membership.us().generation as u32,
             count: 0,
             root: [0; 16],
             left,
@@ -168,9 +169,43 @@ impl Gossip {
         self.push(&[id], &section);
     }
 
-    pub(super) fn want_introduction(&mut self, id: NodeId) {
-        if self.membership.is_active(id) {
-            self.want(id, id, INTRODUCTION, Missing::Everything);
+    /// This node's head and, as far as it fits, its certificate.
+    pub(super) fn introduction(&mut self) -> Section {
+        self.push_changes();
+        let own = self.tables.get(self.us).expect("this node's table is made with it");
+        let certificate = RecordKey::new(CERTIFICATE);
+        let section = Section { records: own.part(certificate.iter()), ..own.hint() };
+        if section_len(&section) <= MAX_INTRODUCTION { section } else { own.hint() }
+    }
+
+    /// Somebody says of a member what that member's head, as far as it is here, does not: the head is fetched.
+    pub(super) fn hear_claim(&mut self, claim: Claim) {
+        let Claim { peer, incarnation, teller } = claim;
+        if self.banned.contains(&peer.id) {
+            return;
+        }
+        if self.claimed.len() < MAX_NODES || self.claimed.contains_key(&peer.id) {
+            self.claimed.insert(peer.id, (peer, incarnation));
+            self.want(peer.id, teller, SETTLE, Missing::Changes);
+        }
+    }
+
+    /// Takes an origin for the member that its head shows, and for alive if somebody said so.
+    fn prove(&mut self, origin: NodeId) {
+        let Some(head) = self.tables.get(origin).map(|origin| &origin.head) else { return };
+        let (signed, left) = (head.peer(), head.left);
+        self.membership.prove(signed);
+        let claimed = self.claimed.get(&origin).copied();
+        if claimed.is_some_and(|(peer, _)| peer.generation <= signed.generation) {
+            self.claimed.remove(&origin);
+        }
+        let incarnation = claimed.filter(|(peer, _)| *peer == signed).map(|(_, incarnation)| incarnation);
+        let renewed = self
+            .membership
+            .find(origin)
+            .is_some_and(|(peer, alive)| alive && peer.generation < signed.generation);
+        if (renewed || incarnation.is_some()) && !left {
+            self.welcome(origin, std::iter::once((signed, incarnation.unwrap_or(0))));
         }
     }
 
@@ -187,16 +222,22 @@ impl Gossip {
             self.hear_of_ourselves(section);
             return Merged::default();
         }
-        if self.tables.get(origin).is_none() && self.membership.is_active(origin) {
+        if self.banned.contains(&origin) {
+            self.counters.banned += 1;
+            return Merged::default();
+        }
+        if self.tables.get(origin).is_none() && self.claimed.contains_key(&origin) {
             // Nodes that lose their disk at every start must not shut out new ones for good.
             let (us, membership) = (self.us, &self.membership);
             if let Some(dropped) = self.tables.make_room(|id| id != us && !membership.is_active(id)) {
                 self.told.remove(&dropped);
-                self.membership.unknown(dropped);
-                self.boots.forget(dropped);
+                self.membership.remove(self.now, dropped);
             }
         }
         let merged = self.tables.merge(self.now, section, proof, &mut self.counters);
+        if merged.clash {
+            self.clash(origin);
+        }
         if merged.changed {
             self.changed.insert(origin);
         }
@@ -206,6 +247,7 @@ impl Gossip {
         }
         if merged.advanced {
             self.membership.known(origin, section.head.version);
+            self.prove(origin);
             self.refresh(origin);
         }
         merged
@@ -213,9 +255,11 @@ impl Gossip {
 
     /// Whatever others say of this node's records changes nothing; if it is signed by this node's key and unknown
     /// to it, somebody else holds that key.
-    fn hear_of_ourselves(&mut self, section: &Section) {
+    pub(super) fn hear_of_ourselves(&mut self, section: &Section) {
         let Some(own) = self.tables.get(self.us) else { return };
-        if section.head.version < own.head.version || section.head == own.head {
+        let (ours, theirs) = (&own.head, &section.head);
+        let older = ours.version > theirs.version && !ours.clashes_with(theirs);
+        if older || ours == theirs {
             return;
         }
         self.counters.foreign_claims += 1;

@@ -1,13 +1,16 @@
 //! A message on its way in: opened, checked for whom and from when it is, then read.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::membership::Effects;
 use super::message::{Envelope, Message};
-use super::seal::{BootNonce, Refusal};
+use super::seal::{ContextId, Refusal};
 use super::{Gossip, GossipEvent, Via, limits};
 use crate::model::NodeId;
+
+/// A clash is told at most so often per node.
+const CLASH_EVERY: Duration = Duration::from_secs(60);
 
 impl Gossip {
     /// `true` if the message opened, whatever became of it then.
@@ -17,22 +20,25 @@ impl Gossip {
             return false;
         }
         let len = octets.len() as u64;
-        let opened = match self.seal.open(self.now, via, from, octets) {
+        self.know_addresses();
+        let opened = match self.seal.open(via, from, octets) {
             Ok(opened) => opened,
             Err(refusal) => {
                 self.count_refusal(refusal);
+                self.miss_epoch(from, refusal);
                 return false;
             }
         };
-        let (sender, boot) = (opened.sender, opened.boot);
+        let (sender, context) = (opened.sender, opened.context);
         let Some((envelope, content)) = Envelope::parse(opened.body) else {
             self.counters.malformed += 1;
             return true;
         };
-        if !self.admits(sender, boot, &envelope) {
+        let message = Message::parse(content);
+        if !self.admits(sender, context, from, &envelope, message.as_ref()) {
             return true;
         }
-        let Some(message) = Message::parse(content) else {
+        let Some(message) = message else {
             self.counters.malformed += 1;
             return true;
         };
@@ -50,16 +56,25 @@ impl Gossip {
             Refusal::Unauthentic => &mut counters.unauthentic,
             Refusal::Replayed => &mut counters.replayed,
             Refusal::Reflected => &mut counters.reflected,
+            Refusal::UnknownEpoch(_) => &mut counters.unknown_epoch,
+            Refusal::Banned => &mut counters.banned,
         } += 1;
     }
 
     /// Whether a message that opened is meant for this start of this node, and of its sender's newest start.
-    pub(super) fn admits(&mut self, sender: NodeId, boot: BootNonce, envelope: &Envelope) -> bool {
+    pub(super) fn admits(
+        &mut self,
+        sender: NodeId,
+        context: ContextId,
+        from: SocketAddr,
+        envelope: &Envelope,
+        message: Option<&Message>,
+    ) -> bool {
         let epoch = self.config.boot_epoch;
         if sender == self.us {
             self.counters.reflected += 1;
-            if envelope.from_epoch >= epoch {
-                self.clash(sender);
+            if let Some(Message::Hello { section, .. }) = message.filter(|_| !self.seal.is_ours(context)) {
+                self.hear_of_ourselves(section);
             }
             return false;
         }
@@ -69,18 +84,12 @@ impl Gossip {
             self.counters.misaddressed += 1;
             return false;
         }
-        if envelope.to_epoch > epoch {
-            // They remember a later start of this node: its state is a copy from before.
-            self.clash(self.us);
-        }
         let known = self.tables.get(sender).map_or(0, |origin| origin.head.boot_epoch());
         if envelope.from_epoch < known {
             self.counters.stale_boot += 1;
-            self.seal.forget(sender, boot);
+            self.seal.forget(context);
+            self.show_head(from, sender);
             return false;
-        }
-        if self.boots.note(self.now, sender, boot, envelope.from_epoch) {
-            self.clash(sender);
         }
         true
     }
@@ -99,10 +108,16 @@ impl Gossip {
             self.counters.misaddressed += 1;
             return;
         }
+        // Who has not proved itself can do so, and nothing else.
+        let proves = matches!(message, Message::Delta { .. } | Message::Pull(_) | Message::Member(_));
+        if !first_contact && !proves && self.membership.proven(sender).is_none() {
+            self.counters.unproven += 1;
+            return;
+        }
         match message {
             Message::Member(packet) => self.handle_packet(&packet),
-            Message::Hello { peer, buried, reply } => {
-                self.handle_hello(sender, via, from, peer, buried, reply);
+            Message::Hello { buried, reply, section } => {
+                self.handle_hello(sender, via, from, buried, reply, &section);
             }
             Message::Suspicion(incarnation) => self.handle_suspicion(sender, incarnation),
             Message::Delta { more, sections } => self.handle_delta(sender, more, sections),
@@ -140,7 +155,7 @@ impl Gossip {
     }
 
     pub(super) fn clash(&mut self, id: NodeId) {
-        if self.boots.may_tell(self.now, id) {
+        if self.clashes.may_tell(self.now, id, CLASH_EVERY) {
             self.events.push_back(GossipEvent::IdentityClash(id));
         }
     }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use sha2::{Digest as _, Sha256};
 
 use super::limits::{MAX_BODY, MAX_KEY, MAX_KEYS};
+use super::membership::Peer;
 use super::wire::{Reader, Writer as _};
 use crate::identity::{Identity, node_id, verify};
 use crate::model::{Name, NodeId};
@@ -167,6 +168,16 @@ pub(crate) fn set_hash<'r>(records: impl Iterator<Item = &'r Record>) -> Hash {
     cut(hash)
 }
 
+/// Key of the record that shows why its owner is a member.
+pub const CERTIFICATE: &[u8] = b"c";
+
+/// Who is a member.
+pub trait Credentials: fmt::Debug + Send + Sync {
+    /// Whether `certificate`, the body of the record [`CERTIFICATE`] that the holder of this Ed25519 key signed, makes
+    /// it a member.
+    fn admit(&self, public_key: &[u8; 32], certificate: &[u8]) -> bool;
+}
+
 /// What a node signs of itself and of its records as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -176,7 +187,12 @@ pub(crate) struct Head {
     pub(crate) addr: SocketAddr,
     /// UDP port of its tunnel end, on the same address.
     pub(crate) data_port: u16,
+    /// The owner's boot epoch in the upper half, its count of changes since in the lower.
     pub(crate) version: u64,
+    /// Chosen at random by each start, so that two with the same boot epoch are told apart.
+    pub(crate) start: [u8; 8],
+    /// Returns from the dead and changes of address since that start.
+    pub(crate) returns: u32,
     /// Live records.
     pub(crate) count: u32,
     /// Hash over them.
@@ -196,6 +212,17 @@ impl Head {
         (self.version >> 32) as u32
     }
 
+    /// The owner as the membership engine names it; whatever else is said of it, the owner did not say.
+    pub(crate) fn peer(&self) -> Peer {
+        let generation = self.version >> 32 << 32 | u64::from(self.returns);
+        Peer { id: self.origin(), addr: self.addr, generation }
+    }
+
+    /// Whether both are of one boot epoch, but not of one start: two processes use the owner's identity.
+    pub(crate) fn clashes_with(&self, other: &Self) -> bool {
+        self.boot_epoch() == other.boot_epoch() && self.start != other.start
+    }
+
     pub(crate) fn sign(&mut self, cluster: &ClusterId, owner: &Identity) {
         self.signature = owner.sign(&self.signed_octets(cluster));
     }
@@ -205,7 +232,7 @@ impl Head {
     }
 
     fn signed_octets(&self, cluster: &ClusterId) -> Vec<u8> {
-        let mut octets = b"weft head 1".to_vec();
+        let mut octets = b"weft head 2".to_vec();
         octets.octets(cluster);
         self.emit_unsigned(&mut octets);
         octets
@@ -218,6 +245,8 @@ impl Head {
         out.addr(&self.addr);
         out.u16(self.data_port);
         out.u64(self.version);
+        out.octets(&self.start);
+        out.u32(self.returns);
         out.u32(self.count);
         out.octets(&self.root);
         out.flag(self.left);
@@ -238,6 +267,8 @@ impl Head {
             addr: reader.addr()?,
             data_port: reader.u16()?,
             version: reader.u64()?,
+            start: reader.array()?,
+            returns: reader.u32()?,
             count: reader.u32()?,
             root: reader.array()?,
             left: reader.flag()?,

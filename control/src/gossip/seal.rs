@@ -1,18 +1,18 @@
 //! Seals every message, and lets no parser see one that is not sealed.
 //!
 //! ```text
-//!  0      1      2           18             34          42
-//!  kind | ver 1 | sender 16 | boot nonce 16 | counter 8 | AES-256-GCM(body) | tag 16
+//!  0      1       2         6           22             38          46
+//!  kind | ver 2 | epoch 4 | sender 16 | boot nonce 16 | counter 8 | AES-256-GCM(body) | tag 16
 //! ```
-//! Key = HKDF-SHA256(cluster key, "weft gossip 1" ‖ sender ‖ boot nonce); nonce = 4 zero octets ‖ counter; the
-//! header is authenticated. The boot nonce is fresh for each start and renewed long before a counter could wrap,
+//! Key = HKDF-SHA256(key of the epoch, salt cluster id, "weft gossip 1" ‖ sender ‖ boot nonce); nonce = 4 zero octets
+//! ‖ counter; the header is authenticated. The boot nonce is fresh for each start and renewed long before a counter could wrap,
 //! so no (key, nonce) pair is ever used twice and no counter is stored. A sender costs memory only after one of
 //! its messages opened, and its replay window moves only then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Instant;
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -20,17 +20,20 @@ use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::key::ClusterKey;
-use super::limits::{MAX_CONTEXTS, MAX_DATAGRAM, MAX_SEAL_AGE, MAX_SEALS, MAX_STREAM, UNKNOWN_OPENS};
+use super::attempts::Attempts;
+use super::limits::{MAX_CONTEXTS, MAX_DATAGRAM, MAX_SEAL_AGE, MAX_SEALS, MAX_STREAM};
+use super::record::ClusterId;
+use super::ring::{Epoch, Ring};
 use super::window::Window;
+use super::wire::Reader;
 use crate::model::NodeId;
 
 /// Octets before the ciphertext.
-pub(crate) const HEADER: usize = 42;
+pub(crate) const HEADER: usize = 46;
 /// Octets that a seal adds.
 pub(crate) const OVERHEAD: usize = HEADER + TAG;
 const TAG: usize = 16;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How a message travels; the first octet of its seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,13 +73,23 @@ pub(crate) enum Refusal {
     Unauthentic,
     Replayed,
     Reflected,
+    UnknownEpoch(Epoch),
+    Banned,
+}
+
+/// Who sealed a message, in which start or renewal, with which key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ContextId {
+    sender: NodeId,
+    boot: BootNonce,
+    epoch: Epoch,
 }
 
 /// An authentic, new message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Opened<'m> {
     pub(crate) sender: NodeId,
-    pub(crate) boot: BootNonce,
+    pub(crate) context: ContextId,
     pub(crate) body: &'m [u8],
 }
 
@@ -88,7 +101,9 @@ struct Context {
 
 /// Seals our messages and opens others'.
 pub(crate) struct Seal {
-    root: Hkdf<Sha256>,
+    cluster: ClusterId,
+    ring: Ring,
+    roots: BTreeMap<Epoch, Hkdf<Sha256>>,
     us: NodeId,
     seed: [u8; 32],
     boot: BootNonce,
@@ -96,19 +111,22 @@ pub(crate) struct Seal {
     counter: u64,
     renewed: u64,
     since: Instant,
-    contexts: BTreeMap<(NodeId, BootNonce), Context>,
+    contexts: BTreeMap<ContextId, Context>,
+    banned: BTreeSet<NodeId>,
     clock: u64,
-    attempts: Attempts,
+    pub(crate) attempts: Attempts,
 }
 
 impl Seal {
     /// `seed` must differ between any two starts of one node; boot epoch and operating system's randomness see to it.
-    pub(crate) fn new(key: &ClusterKey, us: NodeId, seed: [u8; 32], now: Instant) -> Self {
-        let root = Hkdf::<Sha256>::new(Some(b"weft cluster 1"), key.octets());
+    pub(crate) fn new(cluster: ClusterId, ring: Ring, us: NodeId, seed: [u8; 32], now: Instant) -> Self {
         let boot = boot_nonce(&seed, us, 0);
-        let cipher = subkey(&root, us, &boot);
+        let roots = roots(&ring, &cluster);
+        let cipher = subkey(&roots[&ring.active()], us, &boot);
         Self {
-            root,
+            cluster,
+            ring,
+            roots,
             us,
             seed,
             boot,
@@ -117,16 +135,34 @@ impl Seal {
             renewed: 0,
             since: now,
             contexts: BTreeMap::new(),
+            banned: BTreeSet::new(),
             clock: 0,
-            attempts: Attempts::new(now),
+            attempts: Attempts::new(bucket_secret(&seed), now),
         }
     }
 
-    /// A public name of the cluster that follows from its key; signatures are bound to it.
-    pub(crate) fn cluster_id(&self) -> [u8; 16] {
-        let mut id = [0; 16];
-        self.root.expand(b"weft cluster id 1", &mut id).expect("16 octets is a length HKDF can give");
-        id
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Seals and opens with another ring from now on.
+    pub(crate) fn set_ring(&mut self, now: Instant, ring: Ring) {
+        self.roots = roots(&ring, &self.cluster);
+        self.contexts.retain(|id, _| ring.has(id.epoch));
+        self.ring = ring;
+        // A key is left for good once another is used, so that going back to its epoch repeats no nonce.
+        self.renew(now);
+    }
+
+    /// Opens nothing of `sender` any more.
+    pub(crate) fn ban(&mut self, sender: NodeId) {
+        self.banned.insert(sender);
+        self.contexts.retain(|id, _| id.sender != sender);
+    }
+
+    /// Whether it is how we seal ourselves now.
+    pub(crate) fn is_ours(&self, context: ContextId) -> bool {
+        (context.sender, context.boot) == (self.us, self.boot)
     }
 
     /// Seals `body`; the caller keeps it within `via`'s limit.
@@ -136,6 +172,7 @@ impl Seal {
         }
         let mut message = Vec::with_capacity(body.len() + OVERHEAD);
         message.extend_from_slice(&[via.kind(), VERSION]);
+        message.extend_from_slice(&self.ring.active().0.to_be_bytes());
         message.extend_from_slice(&self.us.0);
         message.extend_from_slice(&self.boot);
         message.extend_from_slice(&self.counter.to_be_bytes());
@@ -153,39 +190,42 @@ impl Seal {
     /// Opens `message` in place.
     pub(crate) fn open<'m>(
         &mut self,
-        now: Instant,
         via: Via,
         from: SocketAddr,
         message: &'m mut [u8],
     ) -> Result<Opened<'m>, Refusal> {
-        let (sender, boot, counter) = parse(via, message).ok_or(Refusal::Malformed)?;
-        if sender == self.us && boot == self.boot {
+        let (context, counter) = parse(via, message).ok_or(Refusal::Malformed)?;
+        if self.is_ours(context) {
             return Err(Refusal::Reflected);
         }
+        if self.banned.contains(&context.sender) {
+            return Err(Refusal::Banned);
+        }
+        let root = self.roots.get(&context.epoch).ok_or(Refusal::UnknownEpoch(context.epoch))?;
         self.clock += 1;
-        let body = match self.contexts.get_mut(&(sender, boot)) {
-            Some(context) => {
-                context.used = self.clock;
-                context.open(counter, message)?
+        let body = match self.contexts.get_mut(&context) {
+            Some(known) => {
+                known.used = self.clock;
+                known.open(counter, message)?
             }
             None => {
-                if !self.attempts.allow(now, from.ip()) {
+                if !self.attempts.allow(from.ip()) {
                     return Err(Refusal::RateLimited);
                 }
-                let cipher = subkey(&self.root, sender, &boot);
-                let mut context = Context { cipher, window: Window::default(), used: self.clock };
-                let body = context.open(counter, message)?;
+                let cipher = subkey(root, context.sender, &context.boot);
+                let mut fresh = Context { cipher, window: Window::default(), used: self.clock };
+                let body = fresh.open(counter, message)?;
                 self.attempts.refund(from.ip());
-                self.remember((sender, boot), context);
+                self.remember(context, fresh);
                 body
             }
         };
-        Ok(Opened { sender, boot, body })
+        Ok(Opened { sender: context.sender, context, body })
     }
 
-    /// Forgets the sender's boot, so that its memory is free and its messages must prove themselves anew.
-    pub(crate) fn forget(&mut self, sender: NodeId, boot: BootNonce) {
-        self.contexts.remove(&(sender, boot));
+    /// Forgets a sender's start, so that its memory is free and its messages must prove themselves anew.
+    pub(crate) fn forget(&mut self, context: ContextId) {
+        self.contexts.remove(&context);
     }
 
     #[cfg(test)]
@@ -193,7 +233,7 @@ impl Seal {
         self.contexts.len()
     }
 
-    fn remember(&mut self, key: (NodeId, BootNonce), context: Context) {
+    fn remember(&mut self, key: ContextId, context: Context) {
         if self.contexts.len() >= MAX_CONTEXTS {
             let oldest = self.contexts.iter().min_by_key(|(_, context)| context.used).map(|(key, _)| *key);
             oldest.map(|key| self.contexts.remove(&key));
@@ -204,7 +244,7 @@ impl Seal {
     fn renew(&mut self, now: Instant) {
         self.renewed += 1;
         self.boot = boot_nonce(&self.seed, self.us, self.renewed);
-        self.cipher = subkey(&self.root, self.us, &self.boot);
+        self.cipher = subkey(&self.roots[&self.ring.active()], self.us, &self.boot);
         self.counter = 0;
         self.since = now;
     }
@@ -232,14 +272,25 @@ impl Context {
     }
 }
 
-fn parse(via: Via, message: &[u8]) -> Option<(NodeId, BootNonce, u64)> {
+fn parse(via: Via, message: &[u8]) -> Option<(ContextId, u64)> {
     if message.len() < OVERHEAD || message.len() > via.limit() || message[..2] != [via.kind(), VERSION] {
         return None;
     }
-    let sender = message[2..18].try_into().ok()?;
-    let boot = message[18..34].try_into().ok()?;
-    let counter = message[34..HEADER].try_into().ok()?;
-    Some((NodeId(sender), boot, u64::from_be_bytes(counter)))
+    let mut reader = Reader::new(&message[2..HEADER]);
+    let (epoch, sender, boot) = (Epoch(reader.u32()?), reader.node()?, reader.array()?);
+    Some((ContextId { sender, boot, epoch }, reader.u64()?))
+}
+
+/// The active epoch is always among a ring's.
+fn roots(ring: &Ring, cluster: &ClusterId) -> BTreeMap<Epoch, Hkdf<Sha256>> {
+    ring.epochs().filter_map(|epoch| Some((epoch, ring.gossip_root(epoch, cluster)?))).collect()
+}
+
+fn bucket_secret(seed: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"weft bucket secret 1");
+    hash.update(seed);
+    hash.finalize().into()
 }
 
 fn nonce(counter: u64) -> Nonce<aes_gcm::aead::consts::U12> {
@@ -264,39 +315,4 @@ fn boot_nonce(seed: &[u8; 32], us: NodeId, renewal: u64) -> BootNonce {
     let mut nonce = [0; 16];
     nonce.copy_from_slice(&hash.finalize()[..16]);
     nonce
-}
-
-/// Attempts to open messages of unknown senders, in a fixed number of buckets by source address.
-struct Attempts {
-    left: [u32; 256],
-    since: Instant,
-}
-
-impl Attempts {
-    fn new(now: Instant) -> Self {
-        Self { left: [UNKNOWN_OPENS; 256], since: now }
-    }
-
-    fn allow(&mut self, now: Instant, from: IpAddr) -> bool {
-        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
-            *self = Self::new(now);
-        }
-        let left = &mut self.left[bucket(from)];
-        let allowed = *left > 0;
-        *left = left.saturating_sub(1);
-        allowed
-    }
-
-    /// An authentic message costs no attempt: many members behind one address may start at once.
-    fn refund(&mut self, from: IpAddr) {
-        self.left[bucket(from)] += 1;
-    }
-}
-
-fn bucket(from: IpAddr) -> usize {
-    let mix = |octets: &[u8]| octets.iter().fold(0u8, |hash, octet| hash.rotate_left(3) ^ octet);
-    usize::from(match from {
-        IpAddr::V4(v4) => mix(&v4.octets()),
-        IpAddr::V6(v6) => mix(&v6.octets()),
-    })
 }

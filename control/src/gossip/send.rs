@@ -9,8 +9,9 @@ use crate::model::NodeId;
 
 impl Gossip {
     pub(super) fn addr_of(&self, id: NodeId) -> Option<SocketAddr> {
-        let peer = self.membership.find(id).map(|(peer, _)| peer.addr);
-        peer.or_else(|| self.tables.get(id).map(|origin| origin.head.addr))
+        let member = self.membership.find(id).map(|(peer, _)| peer.addr);
+        let signed = || self.tables.get(id).map(|origin| origin.head.addr);
+        member.or_else(signed).or_else(|| self.claimed.get(&id).map(|(peer, _)| peer.addr))
     }
 
     /// The member's start that messages are meant for; zero if unknown.
@@ -29,10 +30,12 @@ impl Gossip {
         Envelope { to: Some(to), to_epoch: self.epoch_of(to), from_epoch: self.config.boot_epoch }
     }
 
+    /// Sends to a member where it says it is, whatever the engine was told.
     pub(super) fn send_to_peer(&mut self, peer: Peer, message: Message) {
+        let Some(signed) = self.membership.proven(peer.id) else { return };
         let from_epoch = self.config.boot_epoch;
         let envelope = Envelope { to: Some(peer.id), to_epoch: peer.boot_epoch(), from_epoch };
-        self.enqueue(peer.addr, &envelope.emit(&message));
+        self.enqueue(signed.addr, &envelope.emit(&message));
     }
 
     pub(super) fn send_to_addr(&mut self, addr: SocketAddr, to: Option<NodeId>, message: &Message) {

@@ -8,12 +8,13 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
 use super::Gossip;
-use super::limits::{DIGEST_PERIOD, MAX_NODES, MAX_PULL, MAX_STREAM, MAX_UNVERIFIED, SERVE_RATE};
+use super::limits::{DIGEST_PERIOD, MAX_NODES, MAX_PULL, MAX_STREAM, SERVE_RATE};
 use super::message::{BucketSet, Message, Summary, section_len};
 use super::table::{BUCKETS, Missing, Origin, Proof, Section, bucket};
 use crate::model::NodeId;
@@ -197,6 +198,14 @@ impl Gossip {
         self.serve(to, Message::Delta { more, sections });
     }
 
+    /// Shows a sender that speaks as an earlier start of `id` what `id` has signed since.
+    pub(super) fn show_head(&mut self, to: SocketAddr, id: NodeId) {
+        let Some(hint) = self.tables.get(id).map(Origin::hint) else { return };
+        if self.sync.allow(self.now, section_len(&hint)) {
+            self.send_to_addr(to, Some(id), &Message::Delta { more: false, sections: vec![hint] });
+        }
+    }
+
     /// Sends what may be much larger than what asked for it, within the serving rate.
     pub(super) fn serve(&mut self, to: NodeId, answer: Message) {
         let Some(addr) = self.addr_of(to) else { return };
@@ -244,7 +253,7 @@ impl Gossip {
             }
             return;
         }
-        if self.sync.wanted.len() >= MAX_NODES + MAX_UNVERIFIED {
+        if self.sync.wanted.len() >= MAX_NODES {
             self.counters.over_limit += 1;
             return;
         }

@@ -4,13 +4,16 @@
 //! hash it matches; from then on anything at or below that version is old news, and a withdrawal needs no memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
 use super::counters::Counters;
-use super::limits::{MAX_KEYS, MAX_NODES, MAX_TABLE, RECORD_OVERHEAD, TOMBSTONE_LIFE};
-use super::record::{ClusterId, Head, Record, RecordKey, set_hash};
+use super::limits::{
+    MAX_KEYS, MAX_NODES, MAX_TABLE, MAX_TABLES, MAX_TOMBSTONES, RECORD_OVERHEAD, TOMBSTONE_LIFE,
+};
+use super::record::{CERTIFICATE, ClusterId, Credentials, Head, Record, RecordKey, set_hash};
 use crate::model::NodeId;
 
 /// Buckets that origins are hashed into for comparison.
@@ -44,6 +47,8 @@ pub(crate) struct Merged {
     pub(crate) changed: bool,
     /// What is still to be fetched.
     pub(crate) missing: Missing,
+    /// The origin's own signature shows that two processes use its identity.
+    pub(crate) clash: bool,
 }
 
 /// What an origin's table lacks against its head.
@@ -120,18 +125,18 @@ impl Origin {
         self.live.get(key).or_else(|| self.withdrawn.get(key).map(|(record, _)| record))
     }
 
-    fn has_room(&self, key: &RecordKey, record: &Record) -> bool {
+    /// Whether the record fits a table of `most` octets.
+    fn has_room(&self, key: &RecordKey, record: &Record, most: usize) -> bool {
         let freed = self.live.get(key).map_or(0, |old| charge(key, old));
         record.withdrawn()
-            || (self.bytes - freed + charge(key, record) <= MAX_TABLE
-                && (freed > 0 || self.live.len() < MAX_KEYS))
+            || (self.bytes - freed + charge(key, record) <= most && (freed > 0 || self.live.len() < MAX_KEYS))
     }
 
     /// Puts a record in the place of whatever its key held, and returns that.
     fn put(&mut self, now: Instant, key: &RecordKey, record: Record) -> Option<Record> {
         let before = self.take(key);
         if record.withdrawn() {
-            if self.withdrawn.len() >= MAX_KEYS {
+            if self.withdrawn.len() >= MAX_TOMBSTONES {
                 self.withdrawn.pop_first();
             }
             self.withdrawn.insert(key.clone(), (record, now));
@@ -184,13 +189,18 @@ fn charge(key: &RecordKey, record: &Record) -> usize {
 /// The tables of all nodes that were ever verified.
 #[derive(Debug)]
 pub(crate) struct Tables {
+    us: NodeId,
     cluster: ClusterId,
+    credentials: Option<Arc<dyn Credentials>>,
     origins: BTreeMap<NodeId, Origin>,
+    /// Octets of the others' records.
+    bytes: usize,
 }
 
 impl Tables {
-    pub(crate) fn new(cluster: ClusterId) -> Self {
-        Self { cluster, origins: BTreeMap::new() }
+    /// Without `credentials`, whoever signs a head may have a table.
+    pub(crate) fn new(us: NodeId, cluster: ClusterId, credentials: Option<Arc<dyn Credentials>>) -> Self {
+        Self { us, cluster, credentials, origins: BTreeMap::new(), bytes: 0 }
     }
 
     pub(crate) fn cluster(&self) -> &ClusterId {
@@ -231,7 +241,7 @@ impl Tables {
     /// Writes one of our own records; no head speaks of it before [`Tables::publish`].
     pub(crate) fn put_own(&mut self, now: Instant, us: NodeId, key: &RecordKey, record: Record) -> bool {
         let Some(origin) = self.origins.get_mut(&us) else { return false };
-        let room = origin.has_room(key, &record);
+        let room = origin.has_room(key, &record, MAX_TABLE);
         if room {
             origin.put(now, key, record);
         }
@@ -260,7 +270,11 @@ impl Tables {
         counters: &mut Counters,
     ) -> Merged {
         let id = section.head.origin();
-        let head = self.merge_head(id, &section.head, proof, counters);
+        if !self.origins.contains_key(&id) && !section.head.left && !self.admits(section) {
+            // A head alone takes no room; with the certificate it comes again.
+            return Merged { missing: Missing::Everything, ..Merged::default() };
+        }
+        let (head, clash) = self.merge_head(id, &section.head, proof, counters);
         let Some(origin) = self.origins.get_mut(&id) else { return Merged::default() };
         if head == HeadNews::Refused {
             return Merged::default();
@@ -268,46 +282,81 @@ impl Tables {
         let advanced = head == HeadNews::Newer;
         if origin.is_complete() && !advanced {
             note_equivocation(&self.cluster, origin, section, counters);
-            return Merged::default();
+            return Merged { clash, ..Merged::default() };
         }
         let current = section.head == origin.head;
         let whole = section.extent == Extent::Full && current;
-        let changed = if whole && replace(now, origin, section) {
+        let before = origin.bytes;
+        let most = MAX_TABLE.min(MAX_TABLES.saturating_sub(self.bytes) + before);
+        let changed = if whole && replace(now, origin, section, most) {
             true
         } else {
-            apply(now, &self.cluster, origin, section, counters)
+            apply(now, &self.cluster, origin, section, most, counters)
         };
-        Merged { advanced, changed, missing: missing(origin, section, current) }
+        self.bytes = self.bytes - before + origin.bytes;
+        Merged { advanced, changed, missing: missing(origin, section, current), clash }
     }
 
-    fn merge_head(&mut self, id: NodeId, head: &Head, proof: Proof, counters: &mut Counters) -> HeadNews {
-        let mut contradicts = false;
-        match self.origins.get(&id) {
-            Some(known) if known.head.version > head.version => return HeadNews::Older,
-            Some(known) if known.head == *head => return HeadNews::Same,
-            Some(known) => contradicts = known.head.version == head.version,
-            None if head.left => return HeadNews::Refused,
+    /// Whether a section shows why its origin is a member.
+    fn admits(&self, section: &Section) -> bool {
+        let Some(credentials) = &self.credentials else { return true };
+        let owner = &section.head.public_key;
+        section.records.iter().filter(|(key, _)| key.as_bytes() == CERTIFICATE).any(|(key, record)| {
+            record.verify(&self.cluster, owner, key) && credentials.admit(owner, record.body())
+        })
+    }
+
+    /// What a head is against the one that is known, and whether both together show a clash.
+    fn merge_head(
+        &mut self,
+        id: NodeId,
+        head: &Head,
+        proof: Proof,
+        counters: &mut Counters,
+    ) -> (HeadNews, bool) {
+        let (mut contradicts, mut clash, mut older) = (false, false, false);
+        match self.origins.get(&id).map(|known| &known.head) {
+            Some(known) if known == head => return (HeadNews::Same, false),
+            Some(known) => {
+                older = known.version > head.version;
+                contradicts = known.version == head.version;
+                clash = contradicts || known.clashes_with(head);
+            }
+            None if head.left => return (HeadNews::Refused, false),
             None => {}
+        }
+        if older && !clash {
+            return (HeadNews::Older, false);
         }
         counters.verifications += u64::from(proof == Proof::Needed);
         if proof == Proof::Needed && !head.verify(&self.cluster) {
             counters.bad_signature += 1;
-            return HeadNews::Refused;
+            return (HeadNews::Refused, false);
+        }
+        if older {
+            return (HeadNews::Older, clash);
         }
         if !self.origins.contains_key(&id) && self.origins.len() >= MAX_NODES {
             counters.over_limit += 1;
-            return HeadNews::Refused;
+            return (HeadNews::Refused, false);
         }
         let origin = self.origins.entry(id).or_insert_with(|| Origin::new(head.clone()));
         if contradicts {
             counters.equivocations += 1;
             if (head.root, head.signature) < (origin.head.root, origin.head.signature) {
-                return HeadNews::Older;
+                return (HeadNews::Older, clash);
             }
             (origin.complete, origin.mark) = (0, 0);
         }
         origin.head = head.clone();
-        HeadNews::Newer
+        (HeadNews::Newer, clash)
+    }
+
+    /// Drops all that is kept of a node. `true` if there was anything.
+    pub(crate) fn remove(&mut self, id: NodeId) -> bool {
+        let removed = self.origins.remove(&id);
+        self.bytes -= removed.as_ref().filter(|_| id != self.us).map_or(0, |origin| origin.bytes);
+        removed.is_some()
     }
 
     /// If the table is full, drops the origin that is missed least among those that `gone` names: one that said
@@ -318,7 +367,7 @@ impl Tables {
         }
         let spare = self.origins.iter().filter(|(id, _)| gone(**id));
         let least = spare.min_by_key(|(_, origin)| (!origin.head.left, origin.live.len())).map(|(id, _)| *id);
-        self.origins.remove(&least?);
+        self.remove(least?);
         least
     }
 
@@ -351,10 +400,10 @@ enum HeadNews {
 }
 
 /// Takes a whole table at once if it hashes to the signed head, which proves every record in it.
-fn replace(now: Instant, origin: &mut Origin, section: &Section) -> bool {
+fn replace(now: Instant, origin: &mut Origin, section: &Section, most: usize) -> bool {
     let mut fresh = Origin::new(origin.head.clone());
     for (key, record) in &section.records {
-        if !record.withdrawn() && fresh.has_room(key, record) {
+        if !record.withdrawn() && fresh.has_room(key, record, most) {
             fresh.put(now, key, record.clone());
         }
     }
@@ -374,6 +423,7 @@ fn apply(
     cluster: &ClusterId,
     origin: &mut Origin,
     section: &Section,
+    most: usize,
     counters: &mut Counters,
 ) -> bool {
     let mut undo = Vec::new();
@@ -381,7 +431,7 @@ fn apply(
         if !is_news(origin, section, key, record) {
             continue;
         }
-        if !origin.has_room(key, record) {
+        if !origin.has_room(key, record, most) {
             counters.over_limit += 1;
             continue;
         }

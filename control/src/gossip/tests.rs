@@ -1,6 +1,7 @@
 //! Two or three nodes, message by message: what is dropped, what is counted, what can't be forged.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -20,7 +21,9 @@ fn gossip_of(number: u8, boot_epoch: u32, key: [u8; 32], now: Instant) -> Gossip
         name: format!("n{number}").parse().expect("a name"),
         advertise: addr(number),
         data_port: 4789,
-        key: ClusterKey::from_bytes(key).expect("a key"),
+        cluster: [1; 16],
+        ring: Ring::found(key),
+        credentials: None,
         boot_epoch,
     };
     Gossip::new(config, Identity::from_secret(&[number; 32]), u64::from(number), now)
@@ -135,14 +138,13 @@ fn messages_sent_back_or_on_to_another_node_are_dropped() {
 
 #[test]
 fn message_for_an_earlier_start_is_dropped() {
-    let (now, _, _, said) = pair();
+    let (now, a, _, said) = pair();
     let mut restarted = gossip_of(2, 2, key(), now);
     for transmit in said.iter().filter(|t| t.to == addr(2)) {
         deliver(now, addr(1), &mut restarted, transmit);
     }
     assert!(restarted.counters.misaddressed > 0);
-    assert!(restarted.tables.get(NodeId([0; 16])).is_none());
-    assert_eq!(restarted.tables.len(), 1);
+    assert_eq!(restarted.records(a.us).count(), 0, "of first contact only what its sender signed counts");
 }
 
 #[test]
@@ -152,10 +154,12 @@ fn wrong_key_opens_nothing_and_costs_nothing() {
     stranger.join(now, &[addr(1)]);
     stranger.handle_timeout(now);
     let (before, contexts) = (state(&a), a.seal.contexts());
-    for transmit in drain(&mut stranger) {
+    for mut transmit in drain(&mut stranger) {
+        deliver(now, addr(9), &mut a, &transmit);
+        transmit.bytes[2..6].copy_from_slice(&a.ring().active().0.to_be_bytes());
         deliver(now, addr(9), &mut a, &transmit);
     }
-    assert_eq!(a.counters.unauthentic, 1);
+    assert_eq!((a.counters.unknown_epoch, a.counters.unauthentic), (1, 1));
     assert_eq!(a.seal.contexts(), contexts);
     assert_eq!(state(&a), before);
     assert!(drain(&mut a).is_empty(), "no answer");
@@ -168,7 +172,8 @@ fn flood_of_unknown_senders_is_limited_and_does_not_shut_out_members() {
     for _ in 0..10_000 {
         let mut forged = vec![0; 200];
         rng.fill_bytes(&mut forged);
-        (forged[0], forged[1]) = (1, 1);
+        forged[..2].copy_from_slice(&[1, 2]);
+        forged[2..6].copy_from_slice(&a.ring().active().0.to_be_bytes());
         a.handle_datagram(now, addr(77), &mut forged);
     }
     assert_eq!(a.counters.unauthentic, u64::from(limits::UNKNOWN_OPENS));
@@ -189,7 +194,8 @@ fn any_altered_octet_makes_a_message_unauthentic() {
         altered.bytes[at] ^= 1;
         deliver(now + Duration::from_secs(at as u64), addr(2), &mut a, &altered);
     }
-    let dropped = a.counters.unauthentic + a.counters.malformed_seal + a.counters.replayed;
+    let dropped =
+        a.counters.unauthentic + a.counters.malformed_seal + a.counters.unknown_epoch + a.counters.replayed;
     assert!(a.counters.unauthentic > 0);
     assert_eq!(dropped as usize, transmit.bytes.len());
     assert!(a.record(b.node_id(), &record_key("x")).is_none());
@@ -220,13 +226,212 @@ fn own_records_can_not_be_changed_from_outside() {
 #[test]
 fn claim_of_a_burial_in_the_far_future_does_not_use_up_generations() {
     let (now, mut a, mut b, _) = pair();
-    let hello = Message::Hello { peer: b.membership.us(), buried: u64::MAX, reply: false };
-    b.send(a.node_id(), hello);
     let before = a.membership.us();
-    for transmit in drain(&mut b) {
-        deliver(now, addr(2), &mut a, &transmit);
+    for buried in [u64::MAX, before.generation + 1, before.generation | u64::from(u32::MAX)] {
+        let hello = Message::Hello { buried, reply: false, section: Box::new(b.introduction()) };
+        b.send(a.node_id(), hello);
+        for transmit in drain(&mut b) {
+            deliver(now, addr(2), &mut a, &transmit);
+        }
     }
     assert_eq!(a.membership.us(), before);
+    assert!(
+        std::iter::from_fn(|| a.poll_event()).all(|event| !matches!(event, GossipEvent::IdentityClash(_)))
+    );
+}
+
+/// Lets `from` say `message` to `to` as a member that does not play by the rules would.
+fn say(now: Instant, from: &mut Gossip, to: &mut Gossip, message: Message) {
+    drain(from);
+    from.send(to.node_id(), message);
+    for transmit in drain(from) {
+        deliver(now, from.config.advertise, to, &transmit);
+    }
+}
+
+#[test]
+fn nobody_but_the_member_itself_renews_buries_or_moves_it_beyond_what_it_signed() {
+    let (now, mut a, mut b, _) = pair();
+    let mut c = gossip_of(3, 1, key(), now);
+    c.join(now, &[addr(1)]);
+    c.handle_timeout(now);
+    exchange(now, &mut a, &mut c);
+    let (us, before) = (c.membership.us(), a.membership.find(c.us));
+    assert_eq!(before, Some((us, true)));
+    let forged = [
+        Peer { generation: us.generation + 1, ..us },
+        Peer { generation: us.generation + (1 << 32), ..us },
+        Peer { generation: us.generation - 1, ..us },
+        Peer { addr: addr(66), ..us },
+        Peer { addr: addr(66), generation: us.generation + 1, ..us },
+    ];
+    for peer in forged {
+        for alive in [true, false] {
+            let entries = vec![message::RosterEntry { peer, incarnation: 9, alive }];
+            say(now, &mut b, &mut a, Message::Roster { reply: false, entries });
+            assert_eq!(a.membership.find(c.us), before, "{peer:?}");
+        }
+        // The same in a packet of B's membership engine.
+        let mut effects = Effects::default();
+        b.membership.prove(peer);
+        b.membership.welcome(now, b.us, std::iter::once((peer, 7)), &mut effects);
+        b.membership.announce(now, a.membership.us(), &mut effects);
+        for (_, packet) in effects.packets {
+            say(now, &mut b, &mut a, Message::Member(packet));
+            assert_eq!(a.membership.find(c.us), before, "{peer:?}");
+        }
+    }
+    assert!(a.counters.unproven > 0, "{:?}", a.counters);
+    assert!(
+        std::iter::from_fn(|| a.poll_event()).all(|event| !matches!(event, GossipEvent::IdentityClash(_)))
+    );
+}
+
+#[test]
+fn clash_is_told_only_on_what_its_subject_signed() {
+    let (now, mut a, mut b, _) = pair();
+    let mut c = gossip_of(3, 1, key(), now);
+    let head = |gossip: &Gossip| gossip.tables.get(gossip.us).expect("own").hint();
+    say(now, &mut b, &mut a, Message::Delta { more: false, sections: vec![head(&c)] });
+    let mut forged = head(&c);
+    forged.head.start = [9; 8];
+    say(now, &mut b, &mut a, Message::Delta { more: false, sections: vec![forged] });
+    let clashes = |a: &mut Gossip| {
+        std::iter::from_fn(|| a.poll_event()).filter(|e| matches!(e, GossipEvent::IdentityClash(_))).count()
+    };
+    assert_eq!((clashes(&mut a), a.counters.bad_signature), (0, 1));
+    c.start = [9; 8];
+    c.publish(false);
+    say(now, &mut b, &mut a, Message::Delta { more: false, sections: vec![head(&c)] });
+    assert_eq!(clashes(&mut a), 1);
+}
+
+#[test]
+fn junk_from_many_addresses_keeps_no_new_member_from_joining() {
+    let (now, mut a, _, _) = pair();
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut c = gossip_of(3, 1, key(), now);
+    c.join(now, &[addr(1)]);
+    let active = a.ring().active().0.to_be_bytes();
+    let mut joined = None;
+    // 10,000 a second, for five seconds.
+    for tick in 0..5_000 {
+        let now = now + Duration::from_millis(tick);
+        for _ in 0..10 {
+            let mut junk = [0; 120];
+            rng.fill_bytes(&mut junk);
+            junk[..2].copy_from_slice(&[1, 2]);
+            junk[2..6].copy_from_slice(&active);
+            let from = SocketAddr::from(([junk[50], junk[51], junk[52], junk[53]], 7946));
+            a.handle_datagram(now, from, &mut junk);
+        }
+        a.handle_timeout(now);
+        c.handle_timeout(now);
+        exchange(now, &mut a, &mut c);
+        if a.membership.is_active(c.us) {
+            joined.get_or_insert(tick);
+        }
+    }
+    assert!(joined.is_some_and(|tick| tick < 2_000), "{joined:?}");
+    assert!(a.counters.rate_limited + a.counters.unauthentic >= 49_000, "{:?}", a.counters);
+}
+
+/// Lets in who shows this.
+#[derive(Debug)]
+struct Password(&'static [u8]);
+
+impl Credentials for Password {
+    fn admit(&self, _: &[u8; 32], certificate: &[u8]) -> bool {
+        certificate == self.0
+    }
+}
+
+fn strict(number: u8, now: Instant, certificate: Option<&[u8]>) -> Gossip {
+    let credentials: Option<Arc<dyn Credentials>> = Some(Arc::new(Password(b"let me in")));
+    let config = GossipConfig { credentials, ..gossip_of(number, 1, key(), now).config };
+    let mut gossip = Gossip::new(config, Identity::from_secret(&[number; 32]), u64::from(number), now);
+    if let Some(certificate) = certificate {
+        gossip
+            .set_record(now, RecordKey::new(CERTIFICATE).expect("a key"), certificate.to_vec())
+            .expect("room");
+    }
+    gossip
+}
+
+#[test]
+fn who_shows_no_certificate_is_no_member_and_costs_no_memory() {
+    let now = start();
+    let mut a = strict(1, now, Some(b"let me in"));
+    let mut members = 0;
+    for (number, certificate) in [(2, None), (3, Some(&b"wrong"[..])), (4, Some(&b"let me in"[..]))] {
+        let mut b = strict(number, now, certificate);
+        b.set_record(now, record_key("x"), vec![1; 500]).expect("room");
+        b.join(now, &[addr(1)]);
+        for step in 0..12 {
+            let now = now + Duration::from_millis(250 * step);
+            a.handle_timeout(now);
+            b.handle_timeout(now);
+            exchange(now, &mut a, &mut b);
+        }
+        members += usize::from(number == 4);
+        assert_eq!((a.tables.len(), a.alive()), (1 + members, members), "{certificate:?}");
+        assert_eq!(a.record(b.us, &record_key("x")).is_some(), number == 4);
+    }
+}
+
+#[test]
+fn banned_member_is_gone_and_stays_so() {
+    let (now, mut a, mut b, said) = pair();
+    let (banned, before) = (b.us, a.counters.banned);
+    while a.poll_event().is_some() {}
+    a.ban(now, banned);
+    let events: Vec<_> = std::iter::from_fn(|| a.poll_event()).collect();
+    assert_eq!(events, [GossipEvent::MemberLeft(banned), GossipEvent::RecordsChanged { origin: banned }]);
+    b.set_record(now, record_key("more"), vec![1]).expect("room");
+    for step in 0..40 {
+        let now = now + Duration::from_millis(500 * step);
+        a.handle_timeout(now);
+        b.handle_timeout(now);
+        exchange(now, &mut a, &mut b);
+    }
+    // Others do not know yet, and hand its records on.
+    let mut c = gossip_of(3, 1, key(), now);
+    let section = b.tables.get(b.us).expect("own").section(0);
+    let hint = c.tables.get(c.us).expect("own").hint();
+    say(now, &mut c, &mut a, Message::Hello { buried: 0, reply: false, section: Box::new(hint) });
+    say(now, &mut c, &mut a, Message::Delta { more: false, sections: vec![section] });
+    assert!(a.counters.banned > before);
+    assert!(a.member(banned).is_none() && a.membership.find(banned).is_none());
+    assert_eq!(a.records(banned).count(), 0);
+    assert!(said.len() > 2);
+}
+
+#[test]
+fn unknown_epoch_of_a_member_asks_for_the_ring_and_of_a_stranger_does_not() {
+    let (now, mut a, mut b, _) = pair();
+    let needed = |a: &mut Gossip| {
+        std::iter::from_fn(|| a.poll_event()).filter(|e| matches!(e, GossipEvent::RingNeeded { .. })).count()
+    };
+    let mut ring = b.ring().clone();
+    let next = ring.add(other_key(), false).expect("room");
+    b.set_ring(now, ring.clone());
+    b.set_record(now, record_key("1"), vec![]).expect("room");
+    exchange(now, &mut a, &mut b);
+    assert_eq!((needed(&mut a), a.counters.unknown_epoch), (0, 0), "it is not sent with yet");
+    ring.activate(next);
+    b.set_ring(now, ring.clone());
+    for step in 0..3 {
+        b.set_record(now, record_key("2"), vec![step]).expect("room");
+        for mut transmit in drain(&mut b) {
+            a.handle_datagram(now, addr(99), &mut transmit.bytes.clone());
+            a.handle_datagram(now, addr(2), &mut transmit.bytes);
+        }
+    }
+    assert_eq!((needed(&mut a), a.counters.unknown_epoch), (1, 6));
+    a.set_ring(now, ring);
+    b.set_record(now, record_key("3"), vec![]).expect("room");
+    exchange(now, &mut a, &mut b);
+    assert!(a.record(b.us, &record_key("3")).is_some());
 }
 
 #[test]
@@ -254,7 +459,7 @@ fn no_nonce_is_used_twice_under_one_key_across_starts_and_streams() {
         }
         for transmit in drain(&mut gossip) {
             assert!(
-                seen.insert(transmit.bytes[18..42].to_vec()),
+                seen.insert(transmit.bytes[22..46].to_vec()),
                 "a pair of boot nonce and counter came again"
             );
         }
@@ -400,10 +605,9 @@ fn state_of_own(gossip: &Gossip) -> String {
 /// One message of every kind.
 fn samples(gossip: &Gossip) -> Vec<Message> {
     let own = gossip.tables.get(gossip.us).expect("own");
-    let peer = gossip.membership.us();
     vec![
         Message::Member(vec![1, 2, 3]),
-        Message::Hello { peer, buried: 7, reply: true },
+        Message::Hello { buried: 7, reply: true, section: Box::new(own.section(0)) },
         Message::Suspicion(3),
         Message::Delta { more: true, sections: vec![own.section(0), own.hint(), own.section(1)] },
         Message::Digest { tables: 1, roster: 2 },

@@ -1,9 +1,11 @@
 //! What gossip is given, and what it tells.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::key::ClusterKey;
 use super::limits::{MAX_BODY, MAX_KEYS, MAX_TABLE};
+use super::record::Credentials;
+use super::ring::Ring;
 use super::seal::Via;
 use crate::model::{Name, NodeId};
 
@@ -16,8 +18,12 @@ pub struct GossipConfig {
     pub advertise: SocketAddr,
     /// UDP port of the tunnel end on the same address.
     pub data_port: u16,
-    /// The cluster's key.
-    pub key: ClusterKey,
+    /// The cluster; signatures and seals are bound to it.
+    pub cluster: [u8; 16],
+    /// The keys that messages are sealed with.
+    pub ring: Ring,
+    /// Who is a member; without it, whoever holds the keys.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// Start of this node, raised durably before each; versions and generations grow from it.
     pub boot_epoch: u32,
 }
@@ -58,7 +64,13 @@ pub enum GossipEvent {
     },
     /// Two running nodes use one identity (a cloned disk), or one runs on state older than the cluster remembers.
     /// Names this node itself if it is one of them.
+    /// Signed evidence shows it, so no other member can make it up.
     IdentityClash(NodeId),
+    /// Somebody at the address of a member uses a key that is not on the ring here. At most once a second.
+    RingNeeded {
+        /// Who.
+        from: SocketAddr,
+    },
 }
 
 /// How a member is doing.

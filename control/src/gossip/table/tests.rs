@@ -20,8 +20,13 @@ impl Writer {
     fn new(secret: u8) -> Self {
         let identity = Identity::from_secret(&[secret; 32]);
         let now = crate::gossip::testing::start();
-        let mut writer =
-            Self { identity, tables: Tables::new(CLUSTER), version: 1 << 32, now, history: Vec::new() };
+        let mut writer = Self {
+            identity,
+            tables: Tables::new(NodeId([0; 16]), CLUSTER, None),
+            version: 1 << 32,
+            now,
+            history: Vec::new(),
+        };
         writer.publish(false);
         writer
     }
@@ -64,6 +69,8 @@ fn head(identity: &Identity, version: u64) -> Head {
         addr: ([192, 0, 2, 1], 7946).into(),
         data_port: 4789,
         version,
+        start: [0; 8],
+        returns: 0,
         count: 0,
         root: [0; 16],
         left: false,
@@ -85,7 +92,7 @@ struct Reader {
 impl Reader {
     fn new() -> Self {
         Self {
-            tables: Tables::new(CLUSTER),
+            tables: Tables::new(NodeId([0; 16]), CLUSTER, None),
             counters: Counters::default(),
             now: crate::gossip::testing::start(),
         }
@@ -114,7 +121,7 @@ fn change_is_proved_by_the_head_alone_when_nothing_was_missed() {
     assert_eq!(reader.counters.verifications, 1);
     writer.set("a", None);
     let merged = reader.merge(&writer.history[2]);
-    assert_eq!(merged, Merged { advanced: true, changed: true, missing: Missing::Nothing });
+    assert_eq!(merged, Merged { advanced: true, changed: true, missing: Missing::Nothing, clash: false });
     assert_eq!(reader.counters.verifications, 2);
     assert_eq!(reader.view(writer.id()), BTreeMap::from([(key("b"), b"2".to_vec())]));
 }
@@ -172,7 +179,7 @@ fn nothing_is_taken_that_its_owner_did_not_sign() {
     assert_eq!(reader.counters.bad_signature, 2);
     assert!(reader.view(writer.id()).is_empty());
 
-    let mut other_cluster = Tables::new([1; 16]);
+    let mut other_cluster = Tables::new(NodeId([0; 16]), [1; 16], None);
     assert_eq!(
         other_cluster.merge(reader.now, &honest, Proof::Needed, &mut reader.counters),
         Merged::default()
@@ -245,7 +252,10 @@ fn table_beyond_its_bounds_is_cut_and_counted() {
     }
     assert!(written > 100 && written * 4096 <= MAX_TABLE);
     let small = Record::sign(&CLUSTER, &writer.identity, &key("0"), u64::MAX, Some(Box::from(&[0; 1][..])));
-    assert!(writer.own().has_room(&key("0"), &small), "a smaller record in the place of a larger one");
+    assert!(
+        writer.own().has_room(&key("0"), &small, MAX_TABLE),
+        "a smaller record in the place of a larger one"
+    );
 }
 
 #[test]
@@ -328,4 +338,21 @@ proptest! {
         }
         prop_assert!(reader.tables.get(writer.id()).is_some_and(Origin::is_complete));
     }
+}
+
+#[test]
+fn all_tables_together_are_bounded_and_removal_makes_room() {
+    let mut one = Writer::new(1);
+    for n in 0..4 {
+        one.set(&format!("{n}"), Some(&[7; 1000]));
+    }
+    let section = one.own().section(0);
+    let mut reader = Reader::new();
+    let other = NodeId([5; 16]);
+    reader.tables.bytes = MAX_TABLES - 2200;
+    reader.merge(&section);
+    assert_eq!(reader.tables.get(one.id()).map(|origin| origin.records().count()), Some(2));
+    assert!(reader.counters.over_limit > 0 && reader.tables.bytes <= MAX_TABLES);
+    assert!(reader.tables.remove(one.id()) && !reader.tables.remove(other));
+    assert_eq!(reader.tables.bytes, MAX_TABLES - 2200);
 }

@@ -1,0 +1,291 @@
+//! The key ring: secrets that all members share, one of them active for sending.
+//!
+//! Everything is opened with whatever epoch its header names, so a change of key needs no moment at which all change
+//! over. An epoch is named by its number and 16 bits of a hash of its key: two keys that two admins make at the same
+//! time under one number are just two epochs, and everybody prefers the same one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hkdf::Hkdf;
+use sha2::{Digest as _, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::wire::{Reader, Writer as _};
+
+/// Epochs that a ring holds at most; the oldest go first.
+pub const MAX_EPOCHS: usize = 16;
+
+/// Name of an epoch: its number in the upper half, 16 bits of a hash of its key in the lower. Higher is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    /// How many epochs were made before it, one after the other.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    fn of(number: u16, key: &[u8; 32]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"weft epoch 1");
+        hash.update(number.to_be_bytes());
+        hash.update(key);
+        let hash = hash.finalize();
+        Self(u32::from(number) << 16 | u32::from(hash[0]) << 8 | u32::from(hash[1]))
+    }
+}
+
+impl fmt::Display for Epoch {
+    /// `number-hash`, as in `3-0a1b`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:04x}", self.number(), self.0 as u16)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+struct Secret {
+    key: [u8; 32],
+    urgent: bool,
+}
+
+/// The keys of a cluster, by epoch. They leave memory with this value and are never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ring {
+    secrets: BTreeMap<Epoch, Secret>,
+    active: Epoch,
+}
+
+impl Ring {
+    /// The ring of a new cluster.
+    #[must_use]
+    pub fn found(key: [u8; 32]) -> Self {
+        let first = Epoch::of(1, &key);
+        Self { secrets: BTreeMap::from([(first, Secret { key, urgent: false })]), active: first }
+    }
+
+    /// The epoch that is sent with.
+    #[must_use]
+    pub fn active(&self) -> Epoch {
+        self.active
+    }
+
+    /// Every epoch, oldest first.
+    pub fn epochs(&self) -> impl DoubleEndedIterator<Item = Epoch> {
+        self.secrets.keys().copied()
+    }
+
+    /// Whether this epoch's key is here.
+    #[must_use]
+    pub fn has(&self, epoch: Epoch) -> bool {
+        self.secrets.contains_key(&epoch)
+    }
+
+    /// The newest epoch, active or not.
+    #[must_use]
+    pub fn newest(&self) -> Epoch {
+        self.secrets.keys().next_back().copied().unwrap_or(self.active)
+    }
+
+    /// Whether the epoch was made because a node must no longer know the keys.
+    #[must_use]
+    pub fn is_urgent(&self, epoch: Epoch) -> bool {
+        self.secrets.get(&epoch).is_some_and(|secret| secret.urgent)
+    }
+
+    /// Adds an epoch above all others, with a key from the operating system's generator; it is not sent with yet.
+    /// `None` after 65,535 epochs.
+    pub fn add(&mut self, key: [u8; 32], urgent: bool) -> Option<Epoch> {
+        let epoch = Epoch::of(self.newest().number().checked_add(1)?, &key);
+        self.secrets.insert(epoch, Secret { key, urgent });
+        self.trim();
+        Some(epoch)
+    }
+
+    /// Takes over epochs of another member's ring that are missing here and not older than all of ours. `true` if
+    /// there were any.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        let oldest = self.secrets.keys().next().copied();
+        let before: Vec<Epoch> = self.epochs().collect();
+        for (epoch, secret) in other.secrets.iter().filter(|(epoch, _)| oldest.is_none_or(|o| **epoch > o)) {
+            self.secrets.entry(*epoch).or_insert_with(|| secret.clone());
+        }
+        self.trim();
+        !self.epochs().eq(before)
+    }
+
+    /// Sends with `epoch` from now on. `false` if its key is not here.
+    pub fn activate(&mut self, epoch: Epoch) -> bool {
+        let known = self.has(epoch);
+        if known {
+            self.active = epoch;
+        }
+        known
+    }
+
+    /// Forgets every epoch older than `epoch`, but never the active one. `true` if there were any.
+    pub fn retire_before(&mut self, epoch: Epoch) -> bool {
+        let before = self.secrets.len();
+        let active = self.active;
+        self.secrets.retain(|e, _| *e >= epoch || *e == active);
+        self.secrets.len() != before
+    }
+
+    fn trim(&mut self) {
+        while self.secrets.len() > MAX_EPOCHS {
+            let oldest = self.secrets.keys().find(|epoch| **epoch != self.active).copied();
+            oldest.and_then(|epoch| self.secrets.remove(&epoch));
+        }
+    }
+
+    /// What the pre-shared keys of pairwise sessions are derived from, 32 octets.
+    #[must_use]
+    pub fn psk_root(&self, epoch: Epoch) -> Option<Zeroizing<[u8; 32]>> {
+        self.derive(epoch, None, b"weft session psk 1")
+    }
+
+    /// What the sealing keys of gossip are derived from.
+    pub(super) fn gossip_root(&self, epoch: Epoch, cluster: &[u8; 16]) -> Option<Hkdf<Sha256>> {
+        self.secrets.get(&epoch).map(|secret| Hkdf::new(Some(cluster), &secret.key))
+    }
+
+    fn derive(&self, epoch: Epoch, salt: Option<&[u8]>, purpose: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        let secret = self.secrets.get(&epoch)?;
+        let mut derived = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(salt, &secret.key).expand(purpose, &mut *derived).ok()?;
+        Some(derived)
+    }
+
+    /// The ring as octets, for the state directory and for other members over a channel of two.
+    ///
+    /// ```text
+    /// active 4 | count 2 | count × (epoch 4 | urgent 1 | key 32)
+    /// ```
+    #[must_use]
+    pub fn to_octets(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(6 + self.secrets.len() * 37));
+        out.u32(self.active.0);
+        out.u16(self.secrets.len() as u16);
+        for (epoch, secret) in &self.secrets {
+            out.u32(epoch.0);
+            out.flag(secret.urgent);
+            out.octets(&secret.key);
+        }
+        out
+    }
+
+    /// Reads what [`Ring::to_octets`] wrote; `None` for anything else, and for keys that their epoch does not name.
+    #[must_use]
+    pub fn from_octets(octets: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(octets);
+        let (active, count) = (Epoch(reader.u32()?), usize::from(reader.u16()?));
+        let mut secrets = BTreeMap::new();
+        for _ in 0..count.min(MAX_EPOCHS + 1) {
+            let epoch = Epoch(reader.u32()?);
+            let secret = Secret { urgent: reader.flag()?, key: reader.array()? };
+            (epoch == Epoch::of(epoch.number(), &secret.key)).then_some(())?;
+            secrets.insert(epoch, secret);
+        }
+        reader.end()?;
+        (secrets.len() <= MAX_EPOCHS && secrets.contains_key(&active)).then_some(Self { secrets, active })
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let epochs: Vec<String> = self.epochs().map(|epoch| epoch.to_string()).collect();
+        f.debug_struct("Ring").field("active", &self.active.to_string()).field("epochs", &epochs).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(octet: u8) -> [u8; 32] {
+        std::array::from_fn(|i| octet ^ i as u8)
+    }
+
+    #[test]
+    fn a_ring_survives_its_octets_and_nothing_else_is_one() {
+        let mut ring = Ring::found(key(1));
+        ring.add(key(2), true);
+        let octets = ring.to_octets();
+        assert_eq!(Ring::from_octets(&octets), Some(ring));
+        for at in 0..octets.len() {
+            assert_eq!(Ring::from_octets(&octets[..at]), None);
+        }
+        let mut forged = octets.to_vec();
+        *forged.last_mut().expect("it has octets") ^= 1;
+        assert_eq!(Ring::from_octets(&forged), None, "a key under another key's name");
+    }
+
+    #[test]
+    fn two_keys_under_one_number_are_two_epochs_and_all_prefer_the_same() {
+        let (mut a, mut b) = (Ring::found(key(1)), Ring::found(key(1)));
+        let (of_a, of_b) = (a.add(key(2), false), b.add(key(3), false));
+        assert_eq!(of_a.map(Epoch::number), of_b.map(Epoch::number));
+        assert_ne!(of_a, of_b);
+        assert!(a.merge(&b) && b.merge(&a));
+        assert_eq!(a, b);
+        assert_eq!(Some(a.newest()), of_a.max(of_b));
+    }
+
+    #[test]
+    fn retired_epochs_do_not_come_back_from_others() {
+        let mut ring = Ring::found(key(1));
+        let before = ring.clone();
+        let next = ring.add(key(2), false).expect("there is room");
+        assert!(ring.activate(next) && ring.retire_before(next));
+        assert!(!ring.merge(&before));
+        assert_eq!(ring.epochs().collect::<Vec<_>>(), [next]);
+    }
+
+    #[test]
+    fn a_ring_is_bounded_and_keeps_what_it_sends_with() {
+        let mut ring = Ring::found(key(1));
+        let first = ring.active();
+        for octet in 2..100 {
+            ring.add(key(octet), false);
+        }
+        assert_eq!(ring.epochs().count(), MAX_EPOCHS);
+        assert!(ring.has(first));
+        assert_eq!(ring.newest().number(), 99);
+    }
+
+    #[test]
+    fn debug_output_and_roots_tell_nothing_of_the_keys() {
+        let ring = Ring::found([0xab; 32]);
+        assert!(!format!("{ring:?}").contains("171") && !format!("{ring:?}").contains("abab"));
+        let root = ring.psk_root(ring.active()).expect("it is here");
+        assert_ne!(*root, [0xab; 32]);
+        assert_eq!(ring.psk_root(Epoch(0)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_and_idempotent(ours in prop::collection::vec(any::<u8>(), 0..6), theirs in prop::collection::vec(any::<u8>(), 0..6)) {
+            let of = |octets: &[u8]| {
+                let mut ring = Ring::found(key(0));
+                for octet in octets {
+                    ring.add([*octet; 32], false);
+                }
+                ring
+            };
+            let (a, b) = (of(&ours), of(&theirs));
+            let (mut ab, mut ba) = (a.clone(), b.clone());
+            ab.merge(&b);
+            ba.merge(&a);
+            prop_assert_eq!(&ab, &ba);
+            prop_assert!(!ab.merge(&b));
+        }
+
+        #[test]
+        fn octets_of_others_are_read_or_refused(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Ring::from_octets(&octets);
+        }
+    }
+}
