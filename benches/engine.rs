@@ -17,7 +17,7 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
 fn engine(c: &mut Criterion) {
     let (vni, spec) = (Vni::from_octets([0, 0, 42]), spec());
-    let empty = Engine::new(OWN, 1);
+    let empty = Engine::new(OWN, 1, 1);
     let engine = empty.after(Change::SetSegment(spec.clone()));
     let mut group = c.benchmark_group("engine");
     group.throughput(Throughput::Elements(1));

@@ -1,16 +1,18 @@
 //! The engine: an immutable snapshot of every segment that turns frames and datagrams into verdicts.
 //!
-//! It does no IO and has no state of its own but the MACs learned behind static VTEPs. Control makes a new
+//! It does no IO and has no state of its own but the MACs learned behind static VTEPs, and the counters and replay
+//! windows of sessions. Control makes a new
 //! engine out of the old one and a [`Change`]; whoever runs the packets swaps it whole, so a packet sees the
 //! tables before the change or after it, never between.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::change::{Change, Event};
 use crate::fdb::{Mix, Seconds};
 use crate::forward;
+use crate::seal::{self, Opener, Peer, Peers};
 use crate::segment::{Segment, Sender, Vtep};
 use crate::stats::DropReason;
 use crate::wire::{Vni, vxlan};
@@ -24,6 +26,9 @@ pub enum Verdict<'e> {
     Tunnel(&'e Vtep),
     /// The frame goes to each of these VTEPs (head-end replication).
     Flood(&'e [Vtep]),
+    /// The frame goes to each of these VTEPs, sealed for the network of this id, and not at all where there is no
+    /// session. Frames of a sealed segment leave in no other way.
+    Seal(&'e [u8; 16], &'e [Vtep]),
     /// This frame goes back to the port the question came from.
     Reply(Reply),
     /// Nothing happens but a count.
@@ -52,12 +57,13 @@ impl Reply {
 #[derive(Debug, Clone)]
 pub struct Engine {
     segments: HashMap<Vni, Arc<Segment>, Mix>,
+    peers: Arc<Peers>,
     /// The node's own VTEP address: datagrams from it are loops.
     own: IpAddr,
     seed: u64,
 }
 
-/// Where a batch of datagrams with one sender and one VXLAN header comes from; resolved once per batch.
+/// Where a batch of datagrams with one sender and one header comes from; resolved once per batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'e> {
     pub(crate) segment: &'e Segment,
@@ -65,12 +71,26 @@ pub struct Source<'e> {
     pub(crate) from: IpAddr,
 }
 
+/// Where a batch of sealed datagrams of one session and segment comes from, and what opens it.
+#[derive(Debug, Clone, Copy)]
+pub struct SealedSource<'e> {
+    /// The source of the frames, once they are opened.
+    pub source: Source<'e>,
+    /// Id of the segment's network.
+    pub network: &'e [u8; 16],
+    /// Whose session it is.
+    pub peer: &'e Peer,
+    /// The session.
+    pub opener: &'e Opener,
+}
+
 impl Engine {
-    /// An engine without segments for the node whose VTEP address is `own`; `seed` keys its hash tables and
-    /// should be random.
+    /// An engine without segments for the node whose VTEP address is `own` and that has `workers` workers;
+    /// `seed` keys its hash tables and should be random.
     #[must_use]
-    pub fn new(own: IpAddr, seed: u64) -> Self {
-        Self { segments: HashMap::with_hasher(Mix(seed)), own, seed }
+    pub fn new(own: IpAddr, workers: usize, seed: u64) -> Self {
+        let peers = Arc::new(Peers::new(workers, seed));
+        Self { segments: HashMap::with_hasher(Mix(seed)), peers, own, seed }
     }
 
     /// The engine after `change`. Other segments are shared with this one.
@@ -88,7 +108,8 @@ impl Engine {
             Change::RemoveSegment(vni) => {
                 next.segments.remove(&vni);
             }
-            Change::SetPeer(_) | Change::RemovePeer(_) => {}
+            Change::SetPeer(spec) => next.peers = Arc::new(self.peers.with(spec)),
+            Change::RemovePeer(vtep) => next.peers = Arc::new(self.peers.without(vtep)),
         }
         next
     }
@@ -99,19 +120,32 @@ impl Engine {
         self.segments.get(&vni).map(Arc::as_ref)
     }
 
+    /// The peer at `vtep`, if control set one.
+    #[must_use]
+    pub fn peer(&self, vtep: SocketAddr) -> Option<&Peer> {
+        self.peers.peer(vtep)
+    }
+
+    /// All peers.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
     /// Decides about a frame that came out of the port of segment `vni`. A super-frame is one frame; `largest`
     /// is the number of octets of the largest IP packet it becomes (of a plain frame: all behind the Ethernet
     /// header).
     #[must_use]
     pub fn handle_frame(&self, vni: Vni, frame: &[u8], largest: usize, now: Seconds) -> Verdict<'_> {
-        match self.segment(vni) {
-            Some(segment) if segment.sealing.is_some() => Verdict::Drop(DropReason::NoSession),
-            Some(segment) => forward::outbound(segment, frame, largest, now),
-            None => Verdict::Drop(DropReason::NoSegment),
+        let Some(segment) = self.segment(vni) else { return Verdict::Drop(DropReason::NoSegment) };
+        match (&segment.sealing, forward::outbound(segment, frame, largest, now)) {
+            (Some(network), Verdict::Tunnel(vtep)) => Verdict::Seal(network, std::slice::from_ref(vtep)),
+            (Some(network), Verdict::Flood(vteps)) => Verdict::Seal(network, vteps),
+            (_, verdict) => verdict,
         }
     }
 
-    /// Decides about one datagram from underlay address `from`; `notice` is told what was learned from it.
+    /// Decides about one datagram in clear from underlay address `from`; `notice` is told what was learned from it.
     pub fn handle_datagram(
         &self,
         from: IpAddr,
@@ -144,6 +178,20 @@ impl Engine {
         }
         let sender = segment.sender(from).ok_or(DropReason::UnknownVtep)?;
         Ok(Source { segment, sender, from })
+    }
+
+    /// Resolves the header of a sealed datagram. Who sent it is told by the session alone: underlay addresses
+    /// can be forged, and change.
+    ///
+    /// # Errors
+    /// The reason to drop every datagram of the same session and VNI.
+    pub fn sealed_source(&self, header: &seal::Header) -> Result<SealedSource<'_>, DropReason> {
+        let segment = self.segment(header.vni).ok_or(DropReason::UnknownVni)?;
+        let network = segment.sealing.as_ref().ok_or(DropReason::SealedForClear)?;
+        let (peer, opener) = self.peers.session(header.session).ok_or(DropReason::UnknownSession)?;
+        let vtep = peer.vtep();
+        let source = Source { segment, sender: Sender::Peer(vtep), from: vtep.ip() };
+        Ok(SealedSource { source, network, peer, opener })
     }
 }
 

@@ -87,7 +87,7 @@ fn try_inbound(
         learn(segment, ethernet.src, index, now, notice);
     }
     if ethernet.dst.is_group() {
-        let allowed = segment.broadcast == Broadcast::Flood || source.sender != Sender::Member;
+        let allowed = segment.broadcast == Broadcast::Flood || matches!(source.sender, Sender::Static(_));
         return if allowed { Ok(()) } else { Err(DropReason::BroadcastOff) };
     }
     match segment.fdb.lookup(ethernet.dst) {
@@ -99,13 +99,13 @@ fn try_inbound(
 /// Who may have sent a frame of this source MAC through this VTEP.
 fn speaker<'e>(source: &Source<'e>, src: MacAddr) -> Result<Speaker<'e>, DropReason> {
     let known = source.segment.fdb.lookup(src).map(|place| source.segment.endpoint(place));
+    let home = known.and_then(|endpoint| endpoint.vtep).map(|vtep| vtep.address);
     match (source.sender, known) {
         (Sender::Static(_), None) => Ok(Speaker::Stranger(source.segment)),
-        (Sender::Member, Some(endpoint))
-            if endpoint.vtep.is_some_and(|vtep| vtep.address.ip() == source.from) =>
-        {
+        (Sender::Member, Some(endpoint)) if home.is_some_and(|home| home.ip() == source.from) => {
             Ok(Speaker::Endpoint(endpoint))
         }
+        (Sender::Peer(vtep), Some(endpoint)) if home == Some(vtep) => Ok(Speaker::Endpoint(endpoint)),
         _ => Err(DropReason::SpoofedMac),
     }
 }

@@ -79,6 +79,8 @@ pub(crate) enum Sender {
     Member,
     /// A static VTEP, by its index: its sources are learned.
     Static(u16),
+    /// Whoever has the session of the peer at this tunnel end: it may speak for the endpoints there only.
+    Peer(SocketAddr),
 }
 
 /// An endpoint as the packet path sees it.

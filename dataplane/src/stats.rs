@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::offload::SplitError;
+use crate::seal::Refusal;
 
 /// Declares an enum whose variants have a stable snake_case name and a place in an array.
 macro_rules! named {
@@ -44,8 +45,22 @@ named! {
         OwnAddress = "own_address",
         /// Datagram in clear for a sealed segment.
         ClearForSealed = "clear_for_sealed",
+        /// Sealed datagram for a segment in clear.
+        SealedForClear = "sealed_for_clear",
+        /// Sealed datagram of a kind that is not known.
+        SealedKind = "sealed_kind",
+        /// Sealed datagram shorter than header and tag.
+        SealedTooShort = "sealed_too_short",
+        /// Sealed datagram of a session that this node has not, or no more.
+        UnknownSession = "unknown_session",
+        /// Sealed datagram that is not authentic.
+        Forged = "forged",
+        /// Sealed datagram that came before, or is too old to tell.
+        Replayed = "replayed",
         /// Frame of a sealed segment to a peer there is no session with.
         NoSession = "no_session",
+        /// Frame of a sealed segment to a peer whose session has sealed all it may.
+        SessionSpent = "session_spent",
         /// Frame shorter than an Ethernet header.
         FrameTooShort = "frame_too_short",
         /// Frame with an inner 802.1Q or 802.1ad tag (RFC 7348 §6.1).
@@ -128,14 +143,18 @@ named! {
         SuperFramesOut = "super_frames_out",
         /// Datagrams sent.
         DatagramsOut = "datagrams_out",
-        /// Octets of those datagrams, VXLAN header included.
+        /// Octets of those datagrams, VXLAN or sealed header included.
         DatagramBytesOut = "datagram_bytes_out",
+        /// Datagrams sealed.
+        SealedOut = "sealed_out",
         /// Runs sent: messages handed to the kernel.
         RunsOut = "runs_out",
         /// Datagrams received.
         DatagramsIn = "datagrams_in",
         /// Octets of those datagrams.
         DatagramBytesIn = "datagram_bytes_in",
+        /// Datagrams opened.
+        OpenedIn = "opened_in",
         /// Messages received that UDP_GRO made of several datagrams.
         BatchesIn = "batches_in",
         /// Inner frames delivered to ports.
@@ -158,6 +177,15 @@ named! {
         SegmentationFallbacks = "segmentation_fallbacks",
         /// Returns from waiting.
         Wakeups = "wakeups",
+    }
+}
+
+impl From<Refusal> for DropReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoSession => Self::NoSession,
+            Refusal::Spent => Self::SessionSpent,
+        }
     }
 }
 

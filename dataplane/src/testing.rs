@@ -78,7 +78,7 @@ pub(crate) fn with_static() -> SegmentSpec {
 }
 
 pub(crate) fn engine(spec: SegmentSpec) -> Engine {
-    Engine::new(OWN, 1).after(crate::change::Change::SetSegment(spec))
+    Engine::new(OWN, 1, 1).after(crate::change::Change::SetSegment(spec))
 }
 
 /// A UDP frame with `len` octets of payload.

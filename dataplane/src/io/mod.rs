@@ -14,9 +14,13 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+mod batch;
 mod inbound;
+mod lane;
+mod limiter;
 mod outbound;
 mod outbox;
+mod plan;
 mod sys;
 mod tap;
 #[cfg(test)]
@@ -33,7 +37,8 @@ use crate::fdb::Seconds;
 use crate::seal::PeerTotals;
 use crate::stats::{Counters, Totals};
 use crate::wire::{MacAddr, Vni};
-use worker::{Command, Worker};
+use limiter::Limiter;
+use worker::{Command, Shared, Worker};
 
 /// Most events waiting to be drained; further ones are lost and counted.
 const EVENTS_MAX: usize = 1024;
@@ -153,7 +158,9 @@ impl Dataplane {
         let DataplaneConfig { bind, port, workers, source_ports } = config;
         let (address, underlays) = udp::open(bind, port, workers.get(), source_ports.max(1))?;
         let seed = RandomState::new().hash_one(address);
-        let engine = Arc::new(ArcSwap::from_pointee(Engine::new(bind.to_canonical(), seed)));
+        let engine = Engine::new(bind.to_canonical(), workers.get(), seed);
+        let engine = Arc::new(ArcSwap::from_pointee(engine));
+        let refused_peers = Arc::new(Limiter::default());
         let start = Instant::now();
         let (event_sender, events) = mpsc::sync_channel(EVENTS_MAX);
         let event_bell = Arc::new(bell().map_err(|source| DataplaneError::Worker { worker: 0, source })?);
@@ -169,14 +176,15 @@ impl Dataplane {
         for (number, underlay) in underlays.into_iter().enumerate() {
             let (commands, command_receiver) = mpsc::channel();
             let failed = |source| DataplaneError::Worker { worker: number, source };
+            let queue = u8::try_from(number).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+            let event_bell = Arc::clone(&dataplane.event_bell);
+            let shared = Shared::new(queue, event_sender.clone(), event_bell, Arc::clone(&refused_peers));
             let worker = Worker {
                 engine: Arc::clone(&dataplane.engine),
                 underlay,
                 bell: Arc::new(bell().map_err(failed)?),
                 commands: command_receiver,
-                counters: Arc::default(),
-                events: event_sender.clone(),
-                event_bell: Arc::clone(&dataplane.event_bell),
+                shared,
                 start,
             };
             dataplane.workers.push(spawn(number, worker, commands).map_err(failed)?);
@@ -265,14 +273,14 @@ impl Dataplane {
     /// MACs learned behind static VTEPs of segment `vni`, with the seconds since each was seen.
     #[must_use]
     pub fn learned(&self, vni: Vni) -> Vec<(MacAddr, SocketAddr, u32)> {
-        let now = Seconds(self.start.elapsed().as_secs() as u32);
-        self.engine.load().segment(vni).map(|segment| segment.learned(now)).unwrap_or_default()
+        let engine = self.engine.load();
+        engine.segment(vni).map(|segment| segment.learned(self.now())).unwrap_or_default()
     }
 
-    /// What was counted for each peer.
+    /// What was counted for each peer, in the order of their tunnel ends.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerTotals> {
-        Vec::new()
+        self.engine.load().peers().totals(self.now())
     }
 
     /// Everything counted so far, over all workers.
@@ -283,6 +291,10 @@ impl Dataplane {
             totals.add(&worker.counters);
         }
         totals
+    }
+
+    fn now(&self) -> Seconds {
+        Seconds(self.start.elapsed().as_secs() as u32)
     }
 
     /// Stops the workers and waits for them; TAPs still attached go away.
@@ -330,7 +342,7 @@ fn acknowledged(results: &Receiver<io::Result<()>>, expected: usize) -> io::Resu
 }
 
 fn spawn(number: usize, worker: Worker, commands: Sender<Command>) -> io::Result<Handle> {
-    let (bell, counters) = (Arc::clone(&worker.bell), Arc::clone(&worker.counters));
+    let (bell, counters) = (Arc::clone(&worker.bell), Arc::clone(&worker.shared.counters));
     let epoll = worker::wait_set(&worker)?;
     let thread = std::thread::Builder::new()
         .name(format!("weft-worker-{number}"))

@@ -266,16 +266,16 @@ impl Inbox {
     }
 
     /// All memory; the ranges of messages are offsets into it.
-    pub(crate) fn memory(&self) -> &[u8] {
-        &self.memory
+    pub(crate) fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
     }
 }
 
 /// Which memory a piece lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Memory {
-    /// Headers made for this batch.
-    Headers,
+    /// Headers and sealed datagrams made for this batch.
+    Made,
     /// Frames as they were read.
     Frames,
 }
@@ -293,6 +293,11 @@ pub(crate) struct Piece {
 impl Piece {
     /// Marks the end of a chain.
     pub(crate) const LAST: u32 = u32::MAX;
+
+    /// Where its octets end.
+    pub(crate) fn end(&self) -> u32 {
+        self.start + self.len
+    }
 }
 
 /// Most descriptors the kernel passes with one message (`SCM_MAX_FD`, include/net/scm.h).
@@ -348,7 +353,7 @@ impl Sender {
     }
 
     /// Sends `messages` in order without waiting and returns how many went out; an error is about the first.
-    /// Pieces that do not lie in `memory` (headers, frames) are left out.
+    /// Pieces that do not lie in `memory` (made, frames) are left out.
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,

@@ -32,6 +32,8 @@ use crate::wire::ethernet::{ETHERTYPE_IPV6, Ethernet};
 use crate::wire::ndp::{ADVERTISEMENT, REDIRECT, ROUTER_ADVERTISEMENT, SOLICITATION};
 use crate::wire::vnet::{self, VnetHeader};
 
+mod sealing;
+
 const NOW: Seconds = Seconds(1);
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -94,7 +96,16 @@ fn proof(reason: DropReason) -> Proof {
         DropReason::UnknownVtep => Datagram(spec(), VTEP_S, datagram(42, &b_to_a(1))),
         DropReason::OwnAddress => Datagram(spec(), OWN, datagram(42, &b_to_a(1))),
         DropReason::ClearForSealed => Datagram(sealed(), VTEP_B, datagram(42, &b_to_a(1))),
-        DropReason::NoSession => Frame(sealed(), a_to_b(1)),
+        DropReason::SealedForClear => Proof::Totals(Box::new(sealing::for_a_segment_in_clear())),
+        DropReason::SealedKind => Proof::Totals(Box::new(sealing::received(|octets| octets[0] = 0x41))),
+        DropReason::SealedTooShort => {
+            Proof::Totals(Box::new(sealing::received(|octets| octets.truncate(31))))
+        }
+        DropReason::UnknownSession => Proof::Totals(Box::new(sealing::received(|octets| octets[7] ^= 1))),
+        DropReason::Forged => Proof::Totals(Box::new(sealing::received(|octets| octets[20] ^= 1))),
+        DropReason::Replayed => Proof::Totals(Box::new(sealing::received_twice())),
+        DropReason::NoSession => Proof::Totals(Box::new(sealing::without_session())),
+        DropReason::SessionSpent => Proof::Totals(Box::new(sealing::with_spent_session())),
         DropReason::FrameTooShort => from_b(b_to_a(1)[..13].to_vec()),
         DropReason::VlanTagged => from_b([&b_to_a(1)[..12], &[0x81, 0, 0, 7], &b_to_a(1)[12..]].concat()),
         DropReason::NotEthernetII => Frame(spec(), set(set(a_to_b(1), 12, 0), 13, 38)),
@@ -334,14 +345,14 @@ impl Rig {
         let queue = TapQueue::from(File::from(OwnedFd::from(queue)));
         let (sender, events) = mpsc::sync_channel(8);
         Self {
-            engine: Engine::new(OWN, 1).after(Change::SetSegment(spec)),
+            engine: Engine::new(OWN, 1, 1).after(Change::SetSegment(spec)),
             inbound: Inbound::new(underlay.inbound),
             outbound: Outbound::new(underlay.outbound),
             ports: vec![Some(Port { vni: vni(42), queue, ready: true })],
             tap,
             peer,
             address,
-            shared: Shared::new(Arc::default(), sender, Arc::new(bell().expect("a descriptor"))),
+            shared: Shared::new(0, sender, Arc::new(bell().expect("a descriptor")), Arc::default()),
             events,
         }
     }
@@ -458,7 +469,7 @@ fn segment_without_port() -> Totals {
 
 fn port_without_segment() -> Totals {
     let mut rig = Rig::new(spec());
-    rig.engine = Engine::new(OWN, 1);
+    rig.engine = Engine::new(OWN, 1, 1);
     rig.feed(VnetHeader::PLAIN, &a_to_b(5));
     rig.outbound_turn();
     rig.totals()

@@ -50,6 +50,8 @@ pub(crate) fn open(
     let outbound = pool(bind, source_ports).map_err(refused)?;
     let mut inbound = vec![probe];
     if workers > 1 {
+        // A process that is just being started holds a copy of the probe until it runs its program.
+        inbound[0].set_reuse_port(true).map_err(refused)?;
         inbound.clear();
         for _ in 0..workers {
             let shared = bound(bind, address.port(), true);

@@ -5,6 +5,7 @@
 //! the other, and what was read is still in the processor's cache when it is sent.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +17,14 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 
 use super::inbound::Inbound;
+use super::limiter::Limiter;
 use super::outbound::Outbound;
 use super::tap::TapQueue;
 use super::udp::Underlay;
 use crate::change::Event;
 use crate::engine::Engine;
 use crate::fdb::Seconds;
+use crate::seal::Refusal;
 use crate::stats::{Counter, Counters};
 use crate::wire::Vni;
 
@@ -52,9 +55,13 @@ pub(crate) type Ports = [Option<Port>];
 
 /// What both directions need besides their own memory.
 pub(crate) struct Shared {
+    /// Number of the worker: its queue in sessions.
+    pub(crate) queue: u8,
     pub(crate) counters: Arc<Counters>,
     events: SyncSender<Event>,
     event_bell: Arc<EventFd>,
+    /// What was told lately of peers nothing can be sealed for; all workers share it.
+    refused_peers: Arc<Limiter>,
     start: Instant,
     /// Seconds from the start to the end of the time in which no refusal is told again.
     quiet_until: AtomicU64,
@@ -64,18 +71,35 @@ pub(crate) struct Shared {
 const REFUSAL_PAUSE: u64 = 1;
 
 impl Shared {
-    pub(crate) fn new(counters: Arc<Counters>, events: SyncSender<Event>, event_bell: Arc<EventFd>) -> Self {
-        Self { counters, events, event_bell, start: Instant::now(), quiet_until: AtomicU64::new(0) }
+    pub(crate) fn new(
+        queue: u8,
+        events: SyncSender<Event>,
+        event_bell: Arc<EventFd>,
+        refused_peers: Arc<Limiter>,
+    ) -> Self {
+        let (start, quiet_until) = (Instant::now(), AtomicU64::new(0));
+        Self { queue, counters: Arc::default(), events, event_bell, refused_peers, start, quiet_until }
     }
 
-    /// Counts an event and passes it on, if there is room.
-    pub(crate) fn tell(&self, event: Event) {
+    /// Counts a frame that could not be sealed for the peer at `vtep`, and says so once in a while.
+    pub(crate) fn refuse(&self, refusal: Refusal, vtep: SocketAddr, now: Seconds) {
+        self.counters.dropped(refusal.into(), 1);
+        if self.refused_peers.admits(vtep, now) {
+            self.tell(match refusal {
+                Refusal::NoSession => Event::SessionWanted { vtep },
+                Refusal::Spent => Event::SessionWorn { vtep },
+            });
+        }
+    }
+
+    /// Counts an event and passes it on, if that is due; false where there is no room.
+    pub(crate) fn tell(&self, event: Event) -> bool {
         match event {
             Event::Learned { .. } => self.counters.add(Counter::Learned, 1),
             Event::LearnRefused { .. } => {
                 self.counters.add(Counter::LearnRefused, 1);
                 if !self.may_tell_refusal() {
-                    return;
+                    return true;
                 }
             }
             Event::PortLost { .. }
@@ -83,14 +107,12 @@ impl Shared {
             | Event::SessionConfirmed { .. }
             | Event::SessionWorn { .. } => {}
         }
-        if self.events.try_send(event).is_err() {
-            self.counters.add(Counter::EventsLost, 1);
-        }
+        let told = self.events.try_send(event).is_ok();
+        self.counters.add(Counter::EventsLost, u64::from(!told));
         let _ = self.event_bell.write(1);
+        told
     }
-}
 
-impl Shared {
     fn may_tell_refusal(&self) -> bool {
         let second = self.start.elapsed().as_secs();
         let told = self.quiet_until.load(Ordering::Relaxed);
@@ -107,9 +129,7 @@ pub(crate) struct Worker {
     pub(crate) underlay: Underlay,
     pub(crate) bell: Arc<EventFd>,
     pub(crate) commands: Receiver<Command>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) events: SyncSender<Event>,
-    pub(crate) event_bell: Arc<EventFd>,
+    pub(crate) shared: Shared,
     pub(crate) start: Instant,
 }
 
@@ -128,8 +148,7 @@ fn edge(token: u64) -> EpollEvent {
 
 /// Runs until told to stop.
 pub(crate) fn run(worker: Worker, epoll: Epoll) {
-    let Worker { engine, underlay, bell, commands, counters, events, event_bell, start } = worker;
-    let shared = Shared::new(counters, events, event_bell);
+    let Worker { engine, underlay, bell, commands, shared, start } = worker;
     let outbound = Outbound::new(underlay.outbound);
     let inbound = Inbound::new(underlay.inbound);
     let ports = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
 
-use super::header::{HEADER_LEN, Header, OVERHEAD, associated, nonce};
+use super::header::{HEADER_LEN, Header, associated, nonce};
 use super::sealer::QUEUES_MAX;
 use super::{Key, ReceiveSession, Window};
 
@@ -109,12 +109,6 @@ impl Opener {
     /// Takes a confirmation back that could not be told; the next caller of [`Opener::confirm`] has another try.
     pub fn unconfirm(&self) {
         self.confirmed.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether `datagram` is too short to be sealed.
-    #[must_use]
-    pub fn is_short(datagram: &[u8]) -> bool {
-        datagram.len() < OVERHEAD
     }
 
     #[cfg(test)]

@@ -82,6 +82,11 @@ impl Peer {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn wear(&self, queue: u8, packets: u64) {
+        self.sealer.as_ref().expect("a session").wear(queue, packets);
+    }
+
     fn totals(&self, now: Seconds) -> PeerTotals {
         let sum = |cell: fn(&Tally) -> &AtomicU64| {
             self.tallies.iter().map(|tally| cell(tally).load(Ordering::Relaxed)).sum()
