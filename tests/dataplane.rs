@@ -14,14 +14,19 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Protocol, Socket, Type};
 use weft_dataplane::change::{Change, Event};
 use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap, TapError};
+use weft_dataplane::seal::{self, Key, PeerSpec, ReceiveSession, SendSession};
 use weft_dataplane::segment::{Broadcast, LocalEndpoint, RemoteEndpoint, SegmentSpec, Vtep};
 use weft_dataplane::stats::{Counter, DropReason};
 use weft_dataplane::wire::{MacAddr, Vni};
 
 const PORT: u16 = 4789;
 const OCTETS: usize = 24 << 20;
+/// What nobody on the underlay may see, and how often it is sent.
+const MARKER: &[u8] = b"a marker that nobody on the underlay may see";
+const MARKED: usize = 20;
 
 #[test]
 fn two_nodes_carry_ping_and_tcp_both_ways() {
@@ -43,6 +48,88 @@ fn two_nodes_carry_ping_and_tcp_both_ways() {
         assert!(stats.of(Counter::SuperFramesOut) > 0, "the kernel leaves segmentation to us");
         assert!(stats.of(Counter::MergedWritesIn) > 0, "segments are joined again");
     }
+}
+
+#[test]
+fn a_sealed_network_carries_everything_and_shows_nothing_of_it() {
+    let Some(world) = World::new() else { return };
+    let nodes = Node::start_sealed(&world, 1);
+    world.assert_pings(&A, B.inner);
+    world.assert_pings(&B, A.inner6);
+    for underlay in [Offloads::On, Offloads::Off] {
+        world.set_offloads(underlay);
+        for (from, to) in [(&A, &B), (&B, &A)] {
+            world.assert_tcp(from, to, to.inner);
+            world.assert_tcp(from, to, to.inner6);
+            world.assert_udp(from, to);
+        }
+    }
+    assert_eq!(world.datagrams_with(&A, MARKER), Captured { sealed: MARKED, clear: 0, marked: 0 });
+    for (node, peer) in nodes.iter().zip([&B, &A]) {
+        node.assert_only_expected_drops();
+        let stats = node.dataplane.stats();
+        assert_eq!(stats.of(Counter::SealedOut), stats.of(Counter::DatagramsOut));
+        assert_eq!(stats.of(Counter::OpenedIn), stats.of(Counter::DatagramsIn));
+        assert!(stats.of(Counter::SuperFramesOut) > 0 && stats.of(Counter::MergedWritesIn) > 0);
+        let vtep = SocketAddr::new(peer.outer, PORT);
+        let confirmed = Event::SessionConfirmed { vtep, index: session_index(peer) };
+        assert_eq!(std::iter::from_fn(|| node.dataplane.poll_event()).collect::<Vec<_>>(), [confirmed]);
+        let totals = &node.dataplane.peers()[0];
+        assert_eq!((totals.vtep, totals.sent, totals.forged), (vtep, stats.of(Counter::SealedOut), 0));
+        assert!(totals.last_received.is_some());
+    }
+}
+
+#[test]
+fn two_workers_seal_for_one_another_and_sessions_change_under_way() {
+    let Some(world) = World::new() else { return };
+    let nodes = Node::start_sealed(&world, 2);
+    let traffic_ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for generation in (1..).take_while(|_| !traffic_ended.load(Ordering::Relaxed)) {
+                // The receivers first, with the previous session still there; then the senders.
+                for sending in [generation - 1, generation] {
+                    for (node, (host, peer)) in nodes.iter().zip([(&A, &B), (&B, &A)]) {
+                        node.dataplane.apply(Change::SetPeer(sessions(host, peer, sending, generation)));
+                    }
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        thread::scope(|streams| {
+            for _ in 0..3 {
+                streams.spawn(|| world.assert_tcp(&A, &B, B.inner));
+                streams.spawn(|| world.assert_tcp(&B, &A, A.inner6));
+            }
+        });
+        traffic_ended.store(true, Ordering::Relaxed);
+    });
+    for node in &nodes {
+        let stats = node.dataplane.stats();
+        assert_eq!((stats.drops(DropReason::Forged), stats.drops(DropReason::Replayed)), (0, 0));
+        assert_eq!(stats.drops(DropReason::NoSession), 0);
+    }
+}
+
+#[test]
+fn a_sealed_network_takes_nothing_in_clear_and_sends_nothing_without_a_session() {
+    let Some(world) = World::new() else { return };
+    let nodes = Node::start_sealed(&world, 1);
+    nodes[1].dataplane.apply(Change::SetSegment(spec(&B, &A)));
+    world.assert_no_answer(&A, B.inner);
+    world.assert_no_answer(&B, A.inner);
+    assert!(nodes[0].dataplane.stats().drops(DropReason::ClearForSealed) > 0);
+    assert!(nodes[1].dataplane.stats().drops(DropReason::SealedForClear) > 0);
+
+    let sent = nodes[0].dataplane.stats().of(Counter::DatagramsOut);
+    nodes[0].dataplane.apply(Change::RemovePeer(SocketAddr::new(B.outer, PORT)));
+    world.assert_no_answer(&A, B.inner);
+    let stats = nodes[0].dataplane.stats();
+    assert_eq!(stats.of(Counter::DatagramsOut), sent);
+    assert!(stats.drops(DropReason::NoSession) > 0);
+    let wanted = Event::SessionWanted { vtep: SocketAddr::new(B.outer, PORT) };
+    assert!(std::iter::from_fn(|| nodes[0].dataplane.poll_event()).any(|event| event == wanted));
 }
 
 #[test]
@@ -279,12 +366,12 @@ impl World {
             host,
             &format!("link add weft0 type vxlan id 42 local {outer} remote {remote} dstport {PORT}"),
         );
-        self.dress(host);
+        self.dress(host, host.mtu());
     }
 
     /// Gives the inner interface its addresses.
-    fn dress(&self, host: &Host) {
-        self.ip(host, &format!("link set weft0 address {} mtu {}", host.mac, host.mtu()));
+    fn dress(&self, host: &Host, mtu: u16) {
+        self.ip(host, &format!("link set weft0 address {} mtu {mtu}", host.mac));
         self.ip(host, &format!("addr add {}/24 dev weft0", host.inner));
         self.ip(host, &format!("addr add {}/64 dev weft0 nodad", host.inner6));
         self.ip(host, "link set weft0 up");
@@ -292,6 +379,42 @@ impl World {
 
     fn assert_pings(&self, from: &Host, to: IpAddr) {
         run(&format!("ip netns exec {} ping -c 3 -i 0.2 -W 5 {to}", self.namespace(from)));
+    }
+
+    fn assert_no_answer(&self, from: &Host, to: IpAddr) {
+        let ping = format!("ip netns exec {} ping -c 1 -W 1 {to}", self.namespace(from));
+        let words: Vec<&str> = ping.split(' ').collect();
+        assert!(!Command::new(words[0]).args(&words[1..]).output().expect("ping runs").status.success());
+    }
+
+    /// What is seen on the underlay of `host` while [`MARKED`] datagrams that hold `marker` go to the other host.
+    fn datagrams_with(&self, host: &Host, marker: &[u8]) -> Captured {
+        let capture = self.within(host, || {
+            const ALL: i32 = 0x0003_u16.to_be() as i32;
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))).expect("root may");
+            socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+            socket
+        });
+        let sender = self.within(host, || UdpSocket::bind((host.inner, 0)).expect("bound"));
+        for _ in 0..MARKED {
+            sender.send_to(marker, (B.inner, 9)).expect("sent");
+        }
+        let mut captured = Captured::default();
+        let mut octets = vec![0; 70_000];
+        while let Ok(len) = (&capture).read(&mut octets) {
+            let frame = &octets[..len];
+            if [A.mac, B.mac].iter().any(|inner| frame[6..12] == inner.0) {
+                continue; // seen on the way into the TAP
+            }
+            captured.marked += usize::from(frame.windows(marker.len()).any(|window| window == marker));
+            // Ethernet 14, IPv4 20, UDP 8; behind it the kind. The answers are ICMP errors.
+            let to_peer = frame.len() == 14 + 20 + 8 + 14 + 28 + marker.len() + seal::OVERHEAD;
+            if to_peer && frame[36..38] == PORT.to_be_bytes() {
+                captured.sealed += usize::from(seal::Header::is_ahead(&frame[42..]));
+                captured.clear += usize::from(!seal::Header::is_ahead(&frame[42..]));
+            }
+        }
+        captured
     }
 
     /// A stream of a known pattern arrives whole and in order.
@@ -344,6 +467,14 @@ impl Drop for World {
     }
 }
 
+/// Datagrams seen on the underlay.
+#[derive(Debug, PartialEq, Eq, Default)]
+struct Captured {
+    sealed: usize,
+    clear: usize,
+    marked: usize,
+}
+
 struct Node {
     dataplane: Dataplane,
 }
@@ -363,14 +494,24 @@ impl Node {
         Self::start_with(world, host, spec, 1)
     }
 
+    /// Both hosts, with one session each way.
+    fn start_sealed(world: &World, workers: usize) -> [Self; 2] {
+        [(&A, &B), (&B, &A)].map(|(host, peer)| {
+            let node = Self::start_with(world, host, sealed_spec(host, peer), workers);
+            node.dataplane.apply(Change::SetPeer(sessions(host, peer, 0, 0)));
+            node
+        })
+    }
+
     fn start_with(world: &World, host: &Host, spec: SegmentSpec, workers: usize) -> Self {
         let (dataplane, queues) = world.within(host, || {
             let dataplane = Dataplane::start(config(host, workers)).expect("the underlay is there");
             (dataplane, Tap::create("weft0", workers).expect("root may make TAPs"))
         });
+        let mtu = spec.mtu;
         dataplane.apply(Change::SetSegment(spec));
         dataplane.attach(vni(), queues).expect("one queue per worker");
-        world.dress(host);
+        world.dress(host, mtu);
         Self { dataplane }
     }
 
@@ -401,6 +542,33 @@ fn spec(host: &Host, peer: &Host) -> SegmentSpec {
         members: vec![vtep],
         sealing: None,
     }
+}
+
+fn sealed_spec(host: &Host, peer: &Host) -> SegmentSpec {
+    let mtu = 1500 - if host.outer.is_ipv4() { seal::OVERHEAD_V4 } else { seal::OVERHEAD_V6 };
+    SegmentSpec { mtu, sealing: Some(*b"one network's id"), ..spec(host, peer) }
+}
+
+/// The sessions of `host` with `peer`: it seals with generation `sending` and opens `receiving` and the one before.
+fn sessions(host: &Host, peer: &Host, sending: u32, receiving: u32) -> PeerSpec {
+    let key = |from: &Host, generation: u32| {
+        let mut octets = [from.mac.0[5]; Key::LEN];
+        octets[..4].copy_from_slice(&generation.to_be_bytes());
+        Key::new(octets)
+    };
+    let index = |from: &Host, generation: u32| session_index(from) + generation;
+    let receive = (receiving.saturating_sub(1)..=receiving)
+        .map(|generation| ReceiveSession { index: index(peer, generation), key: key(peer, generation) });
+    PeerSpec {
+        vtep: SocketAddr::new(peer.outer, PORT),
+        send: Some(SendSession { index: index(host, sending), key: key(host, sending) }),
+        receive: receive.collect(),
+    }
+}
+
+/// Index of the first session in which `from` sends.
+fn session_index(from: &Host) -> u32 {
+    u32::from(from.mac.0[5]) << 24
 }
 
 fn vni() -> Vni {
