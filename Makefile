@@ -17,7 +17,7 @@ test: setup-test ## every test: units, properties, simulation, namespaces, Docke
 
 bench: setup-bench ## weft beside the kernel's VXLAN, then micro-benchmarks
 	$(ROOT) cargo bench --locked -p weft --bench overlay
-	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench offload
+	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench offload --bench seal
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies
 	cargo fmt --all --check
