@@ -7,6 +7,8 @@ mod agent;
 mod audit;
 #[path = "netns/bad_input.rs"]
 mod bad_input;
+#[path = "netns/capture.rs"]
+mod capture;
 #[path = "netns/command_line.rs"]
 mod command_line;
 #[path = "netns/everyone.rs"]

@@ -16,6 +16,7 @@ use output::Screen;
 
 mod agent;
 mod args;
+mod capture;
 mod client;
 mod config;
 mod demo;
@@ -55,6 +56,7 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Status(args) => verbs::node::status(args, &client()?, screen),
         Verb::Peers(args) => verbs::node::peers(args, &client()?, screen),
         Verb::Fdb(args) => verbs::node::fdb(args, &client()?, screen),
+        Verb::Capture(args) => capture::perform(args, client()?, screen),
         Verb::Stats(args) => verbs::node::stats(args, &client()?, screen),
     }
 }

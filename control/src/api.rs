@@ -13,6 +13,7 @@
 //! | `POST /networks/{id or name}/connect`, `…/disconnect` | [`Connect`] → [`Connected`], [`Disconnect`] → 200 |
 //! | `GET /sandboxes`, `GET /sandboxes/{name}` | → `Vec<Sandbox>`, `Sandbox` |
 //! | `POST /sandboxes/create`, `DELETE /sandboxes/{name}` | [`SandboxCreate`] → 201 [`Sandbox`], 204 |
+//! | `POST /networks/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network's hidden namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/adopt?name=N` | `Upgrade: weft-descriptor` → 101, the client sends one octet with a namespace descriptor; the agent answers one line of JSON ([`Sandbox`] or [`ErrorMessage`]) |
 //! | `GET /status`, `/peers`, `/stats`, `/networks/{id or name}/fdb` | → [`Status`], `Vec<Peer>`, [`Stats`], `Vec<FdbEntry>` |

@@ -74,6 +74,15 @@ pub(crate) enum Verb {
     Peers(ReadArgs),
     /// Show which MAC and IP addresses of a network are where
     Fdb(FdbArgs),
+    /// Write the frames of a network on this host as pcapng, decoded and opened (as root)
+    #[command(after_help = "\
+Every frame is written once, where it enters the network on this host: at the port of the sandbox that sent it, or
+at 'weft0' if it came from another host. Ends on Ctrl-C.
+
+Examples:
+  weft capture blue -w blue.pcapng
+  weft capture blue | tshark -r -")]
+    Capture(CaptureArgs),
     /// Show counters, and drops by reason
     Stats(StatsArgs),
     /// Show what weft does: several hosts in namespaces on this machine, one network, real traffic (as root)
@@ -98,6 +107,19 @@ pub(crate) struct FdbArgs {
     pub(crate) network: String,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
+}
+
+/// Arguments of `weft capture`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CaptureArgs {
+    /// Name or id of a network
+    pub(crate) network: String,
+    /// Where to write; '-' is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub(crate) write: PathBuf,
+    /// End after so many frames
+    #[arg(short, long, value_name = "N")]
+    pub(crate) count: Option<u64>,
 }
 
 /// Arguments of `weft stats`.

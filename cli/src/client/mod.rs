@@ -68,9 +68,17 @@ impl Client {
 
     /// The network namespace of a sandbox, as a descriptor that is good in any mount namespace.
     pub(crate) fn namespace(&self, sandbox: &str) -> Outcome<OwnedFd> {
-        let path = format!("/sandboxes/{}/namespace", segment(sandbox));
+        self.descriptor(&format!("/sandboxes/{}/namespace", segment(sandbox)))
+    }
+
+    /// The hidden namespace of a network on this host: its bridge, uplink and ports.
+    pub(crate) fn hidden_namespace(&self, network: &str) -> Outcome<OwnedFd> {
+        self.descriptor(&format!("/networks/{}/namespace", segment(network)))
+    }
+
+    fn descriptor(&self, path: &str) -> Outcome<OwnedFd> {
         self.wait(async {
-            let mut stream = self.upgrade(&path).await?;
+            let mut stream = self.upgrade(path).await?;
             stream
                 .receive_descriptor()
                 .await

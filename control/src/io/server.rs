@@ -47,6 +47,7 @@ pub(crate) enum Call {
     CreateSandbox { request: SandboxCreate, client: Option<u32> },
     RemoveSandbox { name: String, force: bool },
     OpenSandbox(String),
+    OpenNetwork(String),
     Adopt { name: String, namespace: Namespace },
     Status,
     Peers,
@@ -60,7 +61,7 @@ pub(crate) enum Answer {
     Json(StatusCode, Vec<u8>),
     /// No body.
     Done(StatusCode),
-    /// An open namespace, for [`Call::OpenSandbox`].
+    /// An open namespace, for [`Call::OpenSandbox`] and [`Call::OpenNetwork`].
     Namespace(Namespace),
 }
 
@@ -167,6 +168,7 @@ fn routes(desk: Desk) -> Router {
         .route("/networks/{network}/connect", post(connect))
         .route("/networks/{network}/disconnect", post(disconnect))
         .route("/networks/{network}/fdb", get(fdb))
+        .route("/networks/{network}/namespace", post(open_network))
         .route("/sandboxes", get(|State(desk): State<Desk>| async move { desk.ask(Call::Sandboxes).await }))
         .route("/sandboxes/create", post(create_sandbox))
         .route("/sandboxes/adopt", post(adopt))
@@ -282,8 +284,21 @@ async fn open_sandbox(
     sandbox: Segment,
     request: Request,
 ) -> Result<Response, Refusal> {
+    hand_over(desk, Call::OpenSandbox(name(sandbox)?), request).await
+}
+
+async fn open_network(
+    State(desk): State<Desk>,
+    network: Segment,
+    request: Request,
+) -> Result<Response, Refusal> {
+    hand_over(desk, Call::OpenNetwork(name(network)?), request).await
+}
+
+/// Gives the client the namespace that `call` opens.
+async fn hand_over(desk: Desk, call: Call, request: Request) -> Result<Response, Refusal> {
     wants_descriptor(request.headers())?;
-    let Answer::Namespace(namespace) = desk.ask(Call::OpenSandbox(name(sandbox)?)).await? else {
+    let Answer::Namespace(namespace) = desk.ask(call).await? else {
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the agent gave no namespace"));
     };
     tokio::spawn(async move {

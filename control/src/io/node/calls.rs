@@ -2,10 +2,11 @@
 
 use axum::http::StatusCode;
 
-use super::{Node, Reply, answer, json, now};
+use super::{Node, Reply, answer, internal, json, now};
 use crate::api::{NetworkCreate, NetworkCreated};
-use crate::io::server::{Answer, Asked, Call, Refusal};
+use crate::io::server::{Answer, Asked, Call, Refusal, explain};
 use crate::io::worker::Purpose;
+use crate::plan::Place;
 
 impl Node {
     /// Begins a call; the answer may come later.
@@ -17,6 +18,7 @@ impl Node {
             Call::CreateSandbox { request, client } => self.create_sandbox(request, client, reply),
             Call::RemoveSandbox { name, force } => self.remove_sandbox(&name, force, reply),
             Call::OpenSandbox(name) => self.open_sandbox(&name, reply),
+            Call::OpenNetwork(name) => self.open_network(&name, reply),
             Call::Adopt { name, namespace } => self.adopt(&name, namespace, reply),
             Call::RemoveNetwork(name) => self.remove_network(&name, reply),
             other => {
@@ -41,13 +43,32 @@ impl Node {
             Call::Status => json(StatusCode::OK, &self.show_status()),
             Call::Peers => json(StatusCode::OK, &self.cluster.peers()),
             Call::Stats => json(StatusCode::OK, &self.show_stats()),
-            later => Err(super::internal(format!("{later:?} cannot be answered at once"))),
+            later => Err(internal(format!("{later:?} cannot be answered at once"))),
         }
     }
 
     fn create_network(&mut self, request: NetworkCreate) -> Result<Answer, Refusal> {
         let id = self.cluster.create_network(now(), request)?;
         json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
+    }
+
+    /// Opens the hidden namespace of a network, for whoever wants to look at its frames.
+    fn open_network(&mut self, name: &str, reply: Reply) {
+        let id = match self.cluster.resolve(name) {
+            Ok(id) => id,
+            Err(fault) => return answer(reply, Err(fault.into())),
+        };
+        let absent =
+            format!("network {name} has no endpoint on this host, so that no frame of it comes here");
+        self.worker.hand(move |bench| {
+            let there = bench.kernel.has(Place::Hidden(id));
+            let opened = bench.kernel.open(Place::Hidden(id)).map(Answer::Namespace);
+            let outcome = opened.map_err(|fault| match there {
+                true => internal(explain(&fault)),
+                false => Refusal::new(StatusCode::CONFLICT, absent),
+            });
+            move |_: &mut Self| answer(reply, outcome)
+        });
     }
 
     fn remove_network(&mut self, name: &str, reply: Reply) {
