@@ -37,6 +37,7 @@ struct FileSettings {
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
     workers: Option<NonZeroUsize>,
+    require_encryption: bool,
     teardown_on_stop: bool,
 }
 
@@ -62,6 +63,7 @@ pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result
         run_dir: args.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
         socket: None,
         workers: args.workers.or(file.workers).unwrap_or_else(default_workers),
+        require_encryption: args.require_encryption || file.require_encryption,
         teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
     })
 }

@@ -155,6 +155,9 @@ pub struct NetworkPeer {
     /// Underlay address.
     #[serde(rename = "IP")]
     pub ip: String,
+    /// Sealed traffic with it; absent in networks that are not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
 }
 
 /// An endpoint as `inspect` shows it.
@@ -340,6 +343,12 @@ pub struct Status {
     pub endpoints_local: usize,
     /// Endpoints on other nodes.
     pub endpoints_remote: usize,
+    /// Networks known whose packets are sealed.
+    #[serde(default)]
+    pub networks_encrypted: usize,
+    /// Whether this node takes part in encrypted networks only.
+    #[serde(default)]
+    pub require_encryption: bool,
     /// Things an operator should look at.
     pub warnings: Vec<String>,
 }
@@ -364,6 +373,35 @@ pub struct Peer {
     pub endpoints: usize,
     /// Version of its record table as seen here.
     pub version: u64,
+    /// Sealed traffic with it; absent where no encrypted network is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+}
+
+/// How packets between this node and another are sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Session {
+    /// `idle`, `connecting`, `established` or `rekeying`.
+    pub state: String,
+    /// `AES-256-GCM`.
+    pub cipher: String,
+    /// Epoch of the cluster's key that the session was made under; absent where there is none to send on.
+    pub key_epoch: Option<String>,
+    /// Seconds since the session was made.
+    pub age_seconds: Option<u64>,
+    /// Seconds since a packet was last sealed for it.
+    pub last_sealed_seconds: Option<u64>,
+    /// Seconds since a packet of it was last opened.
+    pub last_opened_seconds: Option<u64>,
+    /// Packets sealed for it.
+    pub sealed: u64,
+    /// Packets of it that were opened.
+    pub opened: u64,
+    /// Packets dropped: authentic, but seen before or too old to tell.
+    pub replayed: u64,
+    /// Packets dropped: not authentic.
+    pub forged: u64,
 }
 
 /// One row of a network's FDB.
@@ -400,4 +438,7 @@ pub struct Stats {
     /// The agent's care for the kernel: audits, repairs, failures.
     #[serde(default)]
     pub agent: BTreeMap<String, u64>,
+    /// Handshakes of sealed networks, by counter name.
+    #[serde(default)]
+    pub sessions: BTreeMap<String, u64>,
 }

@@ -19,6 +19,7 @@ mod networks;
 mod publish;
 mod ranges;
 mod record;
+mod sealed;
 mod shown;
 mod start;
 mod view;
@@ -28,6 +29,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
+use weft_dataplane::change::Change;
 use weft_dataplane::segment::SegmentSpec;
 
 pub use attach::{Attach, Lease, OwnEndpoint, Ticket};
@@ -40,10 +42,12 @@ use self::ledger::Ledger;
 use self::networks::{Network, Removed};
 use self::ranges::{Answered, Fetch, FetchKey};
 use self::record::Call;
+use self::sealed::Sealed;
 use self::view::View;
 use crate::gossip::{Gossip, GossipEvent, MemberState, Transmit};
 use crate::identity::Identity;
 use crate::model::{EndpointId, NetworkId, NodeId};
+use crate::session::is_session;
 use crate::timestamp::UnixMillis;
 
 /// Other names an endpoint may have.
@@ -66,6 +70,8 @@ pub enum ClusterEvent {
     },
     /// [`Cluster::segment`] answers differently than before.
     SegmentChanged(NetworkId),
+    /// The sessions with a peer of sealed networks are others than before; for the dataplane.
+    PeerChanged(Change),
     /// A network has come to be known.
     NetworkAdded(NetworkId),
     /// A network is gone, and with it the endpoints this node had in it; their kernel side is to be taken down.
@@ -104,6 +110,7 @@ pub struct Cluster {
     answered: VecDeque<Answered>,
     published: BTreeMap<(NetworkId, Vec<u8>), Vec<u8>>,
     segments: BTreeMap<NetworkId, SegmentSpec>,
+    sealed: Sealed,
     dirty: Dirty,
     tick_at: Instant,
     orphans_at: Instant,
@@ -167,7 +174,11 @@ impl Cluster {
 
     /// Hands over a datagram received on the gossip port; it is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
-        self.gossip.handle_datagram(now, from, datagram);
+        if datagram.first().is_some_and(|&first| is_session(first)) {
+            self.sealed.sessions.handle_datagram(now, from, datagram);
+        } else {
+            self.gossip.handle_datagram(now, from, datagram);
+        }
         self.drain(now);
     }
 
@@ -182,6 +193,7 @@ impl Cluster {
     /// Runs whatever is due; call at [`Cluster::poll_timeout`], early or late does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.gossip.handle_timeout(now);
+        self.sealed.sessions.handle_timeout(now);
         if now >= self.tick_at && !self.left {
             self.tick_at = now + TICK;
             self.tick(now);
@@ -201,13 +213,19 @@ impl Cluster {
         let fetches = self.fetches.values().map(Fetch::due);
         let attaching = self.attaching.values().map(Attaching::deadline);
         let settle = self.dirty.settled.filter(|_| !self.dirty.segments.is_empty());
-        let due = [Some(self.tick_at), self.gossip.poll_timeout(), settle, self.unheard.due];
+        let due = [
+            Some(self.tick_at),
+            self.gossip.poll_timeout(),
+            settle,
+            self.unheard.due,
+            self.sealed.sessions.poll_timeout(),
+        ];
         due.into_iter().flatten().chain(fetches).chain(attaching).min()
     }
 
     /// Next message to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.gossip.poll_transmit()
+        self.gossip.poll_transmit().or_else(|| self.poll_session_transmit())
     }
 
     /// Next event.
@@ -262,6 +280,7 @@ impl Cluster {
         self.down.remove(&id);
         self.views.remove(&id);
         self.dirty.peers = true;
+        self.sealed.dirty = true;
     }
 
     /// Segments it is in change; who stands in for absent authors may, which can wait for the next tick.
@@ -271,6 +290,7 @@ impl Cluster {
         }
         self.dirty.sponsors = true;
         self.dirty.attaching = true;
+        self.sealed.dirty = true;
     }
 
     fn handle_call(&mut self, now: Instant, from: NodeId, body: &[u8]) {
@@ -343,6 +363,7 @@ impl Cluster {
             self.progress_attaching(now);
         }
         self.publish(now);
+        self.derive_sessions(now);
         if !self.dirty.segments.is_empty() && self.dirty.settled.is_none_or(|at| at <= now) {
             let endpoints = self.derive_segments(now);
             let pause = self.config.timing.settle + DERIVATION * u32::try_from(endpoints).unwrap_or(u32::MAX);

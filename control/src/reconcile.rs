@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use weft_dataplane::segment::{Broadcast, LocalEndpoint, RemoteEndpoint, SegmentSpec, Vtep};
 use weft_dataplane::wire::{MacAddr, Vni};
 
-use crate::model::{EndpointId, NodeId};
+use crate::model::{EndpointId, NetworkId, NodeId};
 
 /// Everything that decides a segment on this node.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Picture<'a> {
     pub broadcast: Broadcast,
     /// Tunnel ends that speak no gossip.
     pub static_vteps: &'a [SocketAddr],
+    /// The network's id, if its packets are sealed.
+    pub sealing: Option<NetworkId>,
     /// Tunnel ends of the other nodes in the network.
     pub tunnels: BTreeMap<NodeId, Tunnel>,
     /// Endpoints of every node, this one included.
@@ -85,7 +87,7 @@ pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
         remote,
         static_vteps: picture.static_vteps.to_vec(),
         members,
-        sealing: None,
+        sealing: picture.sealing.map(|id| id.0),
     }
 }
 
@@ -223,6 +225,7 @@ mod tests {
             mtu: 1450,
             broadcast: Broadcast::Local,
             static_vteps: &[],
+            sealing: None,
             tunnels: [(B, tunnel(2, true)), (C, tunnel(3, false))].into(),
             attachments,
         }

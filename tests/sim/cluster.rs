@@ -14,6 +14,8 @@ use weft_control::gossip::Transmit;
 use weft_control::model::{EndpointId, NetworkId, SandboxId};
 use weft_control::storage::{Memory, Row, Storage, StorageError, Table, Write};
 use weft_control::timestamp::UnixMillis;
+use weft_dataplane::change::Change;
+use weft_dataplane::seal::{PeerSpec, SendSession};
 
 use crate::gossip_node::cluster_key;
 use crate::network::{Network, SimNode, addr};
@@ -24,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) outcomes: BTreeMap<Ticket, Result<Lease, ClusterError>>,
     pub(crate) drained: Vec<EndpointId>,
     pub(crate) left: bool,
+    /// Sessions as the dataplane would have them.
+    pub(crate) peers: BTreeMap<SocketAddr, PeerSpec>,
 }
 
 impl SimNode for Node {
@@ -59,6 +63,9 @@ impl SimNode for Node {
                 }
                 ClusterEvent::NetworkRemoved { endpoints, .. } => self.drained.extend(endpoints),
                 ClusterEvent::Left => self.left = true,
+                ClusterEvent::PeerChanged(Change::SetPeer(spec)) => drop(self.peers.insert(spec.vtep, spec)),
+                ClusterEvent::PeerChanged(Change::RemovePeer(vtep)) => drop(self.peers.remove(&vtep)),
+                ClusterEvent::PeerChanged(other) => panic!("{other:?} is not about a peer"),
                 ClusterEvent::SegmentChanged(_) | ClusterEvent::NetworkAdded(_) => {}
             }
         }
@@ -77,18 +84,33 @@ pub(crate) fn timing() -> Timing {
 
 /// Starts the node with this number and disk.
 pub(crate) fn node(number: usize, disk: Arc<dyn Storage>, seed: u64, now: Instant, wall: u64) -> Node {
-    let config = ClusterConfig {
+    started(config(number), number, disk, seed, now, wall)
+}
+
+fn config(number: usize) -> ClusterConfig {
+    ClusterConfig {
         name: format!("n{number}").parse().expect("a name"),
         advertise: addr(number),
         data_port: 4789,
         key: cluster_key(),
         underlay_mtu: 1500,
+        require_encryption: false,
         timing: timing(),
-    };
+    }
+}
+
+fn started(
+    config: ClusterConfig,
+    number: usize,
+    disk: Arc<dyn Storage>,
+    seed: u64,
+    now: Instant,
+    wall: u64,
+) -> Node {
     let mut octets = [number as u8; 32];
     octets[..8].copy_from_slice(&seed.to_be_bytes());
     let cluster = Cluster::start(config, disk, octets, now, UnixMillis(wall)).expect("starts");
-    Node { cluster, outcomes: BTreeMap::new(), drained: Vec::new(), left: false }
+    Node { cluster, outcomes: BTreeMap::new(), drained: Vec::new(), left: false, peers: BTreeMap::new() }
 }
 
 /// A cluster whose nodes have joined, and their disks.
@@ -797,6 +819,109 @@ fn a_network_and_its_removal_heard_in_one_breath_are_no_network() {
     assert!(bench.net.nodes().all(|(_, node)| node.cluster.resolve(&text).is_err()));
     bench.restart(2);
     assert!(bench.node(2).cluster.resolve(&text).is_err(), "nor after a restart");
+}
+
+fn encrypted(name: &str) -> NetworkCreate {
+    let options = [("encrypted".to_owned(), String::new())].into();
+    NetworkCreate { name: name.to_owned(), options, ..Default::default() }
+}
+
+/// Whether what `from` seals for `to` can be opened there.
+fn is_sealed(sim: &Network<Node>, from: usize, to: usize) -> bool {
+    let vtep = |number| SocketAddr::new(addr(number).ip(), 4789);
+    let (Some(sender), Some(receiver)) = (sim.node(addr(from)), sim.node(addr(to))) else { return false };
+    let send = sender.peers.get(&vtep(to)).and_then(|spec| spec.send.as_ref());
+    let receive = receiver.peers.get(&vtep(from)).map(|spec| &spec.receive);
+    let opens = |send: &SendSession| receive?.iter().find(|r| (r.index, &r.key) == (send.index, &send.key));
+    send.and_then(opens).is_some()
+}
+
+#[test]
+fn nodes_that_share_an_encrypted_network_have_sessions_ahead_of_traffic_and_others_have_none() {
+    let mut bench = Bench::new(4);
+    let net = bench.create_as(0, encrypted("web")).expect("created");
+    let clear = bench.create(0, "clear", &[]);
+    bench.known_to_all(net);
+    bench.known_to_all(clear);
+    bench.attach(0, net);
+    bench.net.run_for(Duration::from_secs(3));
+    let lease = bench.attach(1, net);
+    assert_eq!(lease.mtu, 1426);
+    (1..4).for_each(|at| drop(bench.attach(at, clear)));
+    let took = bench.until("both can seal", |sim| is_sealed(sim, 0, 1) && is_sealed(sim, 1, 0));
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+    bench.net.run_for(Duration::from_secs(5));
+    assert!(bench.node(2).peers.is_empty() && bench.node(3).peers.is_empty());
+    let segment = bench.node(0).cluster.segment(net).expect("a segment");
+    assert_eq!((segment.sealing, segment.mtu), (Some(net.0), 1426));
+    assert_eq!(bench.node(2).cluster.segment(clear).expect("a segment").sealing, None);
+    let shown = bench.node(0).cluster.network(bench.net.now(), net).expect("known");
+    assert_eq!(shown.options["encrypted"], "true");
+    let session = shown.peers.iter().find_map(|peer| peer.session.as_ref()).expect("one peer is sealed for");
+    assert_eq!((session.state.as_str(), session.cipher.as_str()), ("established", "AES-256-GCM"));
+}
+
+#[test]
+fn a_node_that_restarts_can_be_sealed_for_again_in_a_few_seconds() {
+    let mut bench = Bench::new(2);
+    let net = bench.create_as(0, encrypted("web")).expect("created");
+    bench.known_to_all(net);
+    bench.attach(0, net);
+    bench.attach(1, net);
+    bench.until("both can seal", |sim| is_sealed(sim, 0, 1) && is_sealed(sim, 1, 0));
+    bench.net.run_for(Duration::from_secs(3));
+    bench.restart(1);
+    let took = bench.until("both can seal again", |sim| is_sealed(sim, 0, 1) && is_sealed(sim, 1, 0));
+    assert!(took <= Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn sessions_end_with_the_last_shared_encrypted_network_and_with_the_member() {
+    let mut bench = Bench::new(3);
+    let net = bench.create_as(0, encrypted("web")).expect("created");
+    bench.known_to_all(net);
+    let leases: Vec<Lease> = (0..3).map(|at| bench.attach(at, net)).collect();
+    bench.until("all can seal", |sim| (0..3).all(|n| is_sealed(sim, n, (n + 1) % 3)));
+    bench.net.with(addr(2), |node, now| node.cluster.leave(now)).expect("runs").expect("leaves");
+    bench.until("the one that left is forgotten", |sim| {
+        sim.node(addr(0)).is_some_and(|node| node.peers.keys().all(|vtep| vtep.ip() != addr(2).ip()))
+    });
+    bench.detach(1, leases[1].endpoint);
+    bench.net.run_for(Duration::from_secs(1_000));
+    let session = |bench: &Bench| bench.node(0).peers.values().any(|spec| spec.send.is_some());
+    assert!(!session(&bench), "it is wiped once it is idle");
+}
+
+#[test]
+fn a_node_that_requires_encryption_makes_and_joins_nothing_else() {
+    let mut bench = Bench::new(2);
+    let clear = bench.create(0, "clear", &[]);
+    let net = bench.create_as(0, encrypted("web")).expect("created");
+    bench.known_to_all(clear);
+    bench.known_to_all(net);
+    let before = bench.attach(1, clear);
+    bench.attach(0, clear);
+    bench.net.crash(addr(1));
+    let strict = ClusterConfig { require_encryption: true, ..config(1) };
+    let mut strict = started(strict, 1, bench.disks[1].clone(), 44, bench.net.now(), 2_000_000);
+    strict.cluster.join(bench.net.now(), &[addr(0)]);
+    bench.net.start(addr(1), strict);
+    bench.net.run_for(Duration::from_secs(5));
+    let refused = bench.create_as(1, NetworkCreate { name: "other".to_owned(), ..Default::default() });
+    let text = refused.expect_err("refused").to_string();
+    assert!(text.starts_with("network other is not encrypted and this node requires it"), "{text}");
+    let wish = bench.wish(clear);
+    let text = bench.try_attach(1, wish).expect_err("refused").to_string();
+    assert!(text.starts_with("network clear is not encrypted"), "{text}");
+    let segment = bench.node(1).cluster.segment(clear).expect("what is attached stays");
+    assert_eq!((segment.local.len(), segment.remote.len(), segment.members.len()), (1, 0, 0));
+    assert_eq!(bench.forwards(0, clear).get(&before.mac.to_string()), None, "nobody sends to it");
+    let warnings = bench.node(1).cluster.status().warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains("network clear is not encrypted")),
+        "{warnings:?}"
+    );
+    bench.attach(1, net);
 }
 
 #[test]

@@ -55,6 +55,9 @@ pub(crate) struct AgentArgs {
     /// Packet threads [default: one per processor, at most 8]
     #[arg(long, env = "WEFT_WORKERS", hide_env_values = true, value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,
+    /// Make and take part in encrypted networks only
+    #[arg(long, env = "WEFT_REQUIRE_ENCRYPTION", hide_env_values = true)]
+    pub(crate) require_encryption: bool,
     /// On stopping also remove sandboxes and networks' namespaces, instead of keeping them for the next start
     #[arg(long, env = "WEFT_TEARDOWN_ON_STOP", hide_env_values = true)]
     pub(crate) teardown_on_stop: bool,

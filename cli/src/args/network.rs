@@ -32,6 +32,7 @@ Examples:
   weft network create blue
   weft network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --ip-range 10.7.0.128/25 blue
   weft network create --ipv6 --subnet 10.7.0.0/24 --subnet 2001:db8:7::/64 blue
+  weft network create --opt encrypted blue
   weft network create -o weft.vni=42 -o weft.static_vteps=192.0.2.9 wall   with a hardware or kernel VTEP")]
 pub(crate) struct CreateArgs {
     /// Name of the network
@@ -54,7 +55,7 @@ pub(crate) struct CreateArgs {
     /// Give the network an IPv6 subnet too
     #[arg(long)]
     pub(crate) ipv6: bool,
-    /// Driver option, e.g. com.docker.network.driver.mtu=1400, weft.vni=42, weft.broadcast=true
+    /// Driver option, e.g. encrypted, com.docker.network.driver.mtu=1400, weft.vni=42, weft.broadcast=true
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub(crate) opt: Vec<KeyValue>,
     /// Label to find it by

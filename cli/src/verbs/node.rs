@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weft_control::api::{FdbEntry, Peer, Stats, Status};
+use weft_control::api::{FdbEntry, Peer, Session, Stats, Status};
 
 use super::{id_cell, or_dash};
 use crate::args::{FdbArgs, ReadArgs, StatsArgs};
@@ -26,7 +26,7 @@ pub(crate) fn status(args: &ReadArgs, client: &Client, screen: &mut Screen) -> O
     Ok(())
 }
 
-fn status_lines(status: &Status) -> [(&'static str, String); 7] {
+fn status_lines(status: &Status) -> [(&'static str, String); 8] {
     let Status { node, node_id, version, advertise, data_port, gossip_port, boot_epoch, .. } = status;
     [
         ("node", format!("{node} ({})", id_cell(node_id, false))),
@@ -41,7 +41,8 @@ fn status_lines(status: &Status) -> [(&'static str, String); 7] {
             ),
         ),
         ("members", format!("{} alive, {} dead", status.members_alive, status.members_dead)),
-        ("networks", status.networks.to_string()),
+        ("networks", format!("{}, of these encrypted {}", status.networks, status.networks_encrypted)),
+        ("encryption", if status.require_encryption { "required" } else { "per network" }.to_owned()),
         ("endpoints", format!("{} here, {} on other nodes", status.endpoints_local, status.endpoints_remote)),
     ]
 }
@@ -64,7 +65,16 @@ pub(crate) fn peers(args: &ReadArgs, client: &Client, screen: &mut Screen) -> Ou
         return Ok(screen.json(&peers)?);
     }
     peers.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut table = Table::new(["NODE ID", "NAME", "ADDRESS", "DATA PORT", "ENDPOINTS", "STATE"]);
+    let mut table = Table::new([
+        "NODE ID",
+        "NAME",
+        "ADDRESS",
+        "DATA PORT",
+        "ENDPOINTS",
+        "SEALED WITH",
+        "DROPPED",
+        "STATE",
+    ]);
     for peer in &peers {
         let state = if peer.this_node { format!("{} (this node)", peer.state) } else { peer.state.clone() };
         table.row([
@@ -73,11 +83,26 @@ pub(crate) fn peers(args: &ReadArgs, client: &Client, screen: &mut Screen) -> Ou
             &peer.address.to_string(),
             &peer.data_port.to_string(),
             &peer.endpoints.to_string(),
+            &or_dash(peer.session.as_ref().map(sealed_with).unwrap_or_default()),
+            &or_dash(peer.session.as_ref().map(dropped).unwrap_or_default()),
             &state,
         ]);
         table.paint_last(|text| screen.paint(colour_of(&peer.state), text));
     }
     Ok(screen.table(&table)?)
+}
+
+/// Cipher, epoch of the key, age of the session and of the last packet.
+fn sealed_with(session: &Session) -> String {
+    let Session { state, cipher, key_epoch, age_seconds, last_sealed_seconds, .. } = session;
+    let (Some(epoch), Some(age)) = (key_epoch, age_seconds) else { return state.clone() };
+    let last = last_sealed_seconds.map_or("never".to_owned(), |ago| format!("{} ago", duration(ago)));
+    format!("{cipher}, key {epoch}, {} old, last {last}", duration(*age))
+}
+
+/// What was not let in.
+fn dropped(session: &Session) -> String {
+    format!("{} replayed, {} forged", session.replayed, session.forged)
 }
 
 fn colour_of(state: &str) -> Colour {
@@ -117,8 +142,10 @@ pub(crate) fn stats(args: &StatsArgs, client: &Client, screen: &mut Screen) -> O
         return Ok(screen.json(&stats)?);
     }
     let mut table = Table::new(["COUNTER", "VALUE"]);
-    let Stats { dataplane, drops, gossip, agent } = &stats;
-    for (prefix, counters) in [("", dataplane), ("drop.", drops), ("gossip.", gossip), ("agent.", agent)] {
+    let Stats { dataplane, drops, gossip, agent, sessions } = &stats;
+    let groups =
+        [("", dataplane), ("drop.", drops), ("gossip.", gossip), ("agent.", agent), ("session.", sessions)];
+    for (prefix, counters) in groups {
         add_counters(&mut table, prefix, counters, args.all);
     }
     Ok(screen.table(&table)?)

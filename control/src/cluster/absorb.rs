@@ -173,6 +173,7 @@ impl Cluster {
         // Whoever takes a removed network for an existing one is told, however long ago it was removed.
         self.dirty.records.extend(view.mentions.symmetric_difference(&before.mentions).copied());
         self.dirty.segments.extend(view.differing(&before));
+        self.sealed.dirty |= (view.static_key, &view.memberships) != (before.static_key, &before.memberships);
         let changed = view.ranges.iter().filter(|(key, ranges)| before.ranges.get(key) != Some(ranges));
         let heard =
             changed.map(|(&(network, pool, _), ranges)| Heard::new(origin, network, pool, ranges)).collect();

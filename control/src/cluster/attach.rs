@@ -190,6 +190,9 @@ impl Cluster {
         if attached || attaching {
             return Err(ClusterError::Attached { sandbox: wish.name.to_string(), network: name() });
         }
+        if self.stays_apart(network) {
+            return Err(ClusterError::Clear(name()));
+        }
         if wish.aliases.len() > MAX_ALIASES {
             return Err(ClusterError::Aliases(wish.aliases.len()));
         }
@@ -368,6 +371,7 @@ impl Cluster {
         self.dirty.records.extend(self.endpoints.values().map(|own| own.network));
         self.dirty.segments.insert(id);
         self.dirty.segments.extend(self.segments.keys());
+        self.sealed.dirty = true;
         // The agent's own change is not one of a burst: derive at once.
         self.dirty.settled = None;
     }

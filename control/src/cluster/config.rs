@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use weft_dataplane::seal;
 use weft_dataplane::wire::vxlan::{OVERHEAD_V4, OVERHEAD_V6};
 
 use crate::gossip::ClusterKey;
@@ -21,6 +22,8 @@ pub struct ClusterConfig {
     pub key: ClusterKey,
     /// Largest IP packet of the underlay, octets; usually 1500.
     pub underlay_mtu: u16,
+    /// Whether to take part in encrypted networks only.
+    pub require_encryption: bool,
     /// Waits and rests.
     pub timing: Timing,
 }
@@ -28,10 +31,12 @@ pub struct ClusterConfig {
 impl ClusterConfig {
     /// Largest inner IP packet that fits the underlay in one datagram, octets.
     #[must_use]
-    pub fn inner_mtu(&self) -> u16 {
-        let overhead = match self.advertise.ip() {
-            IpAddr::V4(_) => OVERHEAD_V4,
-            IpAddr::V6(_) => OVERHEAD_V6,
+    pub fn inner_mtu(&self, encrypted: bool) -> u16 {
+        let overhead = match (self.advertise.ip(), encrypted) {
+            (IpAddr::V4(_), false) => OVERHEAD_V4,
+            (IpAddr::V6(_), false) => OVERHEAD_V6,
+            (IpAddr::V4(_), true) => seal::OVERHEAD_V4,
+            (IpAddr::V6(_), true) => seal::OVERHEAD_V6,
         };
         self.underlay_mtu.saturating_sub(overhead)
     }

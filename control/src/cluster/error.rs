@@ -57,6 +57,11 @@ pub enum ClusterError {
         /// The network that has it.
         other: String,
     },
+    /// The network is not encrypted, and this node takes part in encrypted ones only.
+    #[error(
+        "network {0} is not encrypted and this node requires it (--require-encryption): create it with --opt encrypted"
+    )]
+    Clear(String),
     /// No such network.
     #[error("network {0} not found")]
     NoNetwork(String),
@@ -170,6 +175,7 @@ impl ClusterError {
             Self::NameTaken(_) => Class::Exists,
             Self::NoNetwork(_) | Self::NoEndpoint(_) | Self::Removed(_) => Class::NotFound,
             Self::VniTaken { .. }
+            | Self::Clear(_)
             | Self::Active { .. }
             | Self::Attached { .. }
             | Self::MacTaken { .. }

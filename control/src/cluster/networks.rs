@@ -130,6 +130,9 @@ impl Cluster {
     ) -> Result<NetworkId, ClusterError> {
         self.check_here()?;
         let wish = NetworkWish::parse(request)?;
+        if self.config.require_encryption && !wish.options().encrypted {
+            return Err(ClusterError::Clear(wish.name().to_string()));
+        }
         if self.networks.len() >= MAX_NETWORKS {
             return Err(ClusterError::Full("networks"));
         }
@@ -262,6 +265,7 @@ impl Cluster {
     pub(super) fn add_network(&mut self, id: NetworkId, network: Network) {
         self.networks.insert(id, network);
         self.unheard.reconsider(id);
+        self.sealed.dirty = true;
         self.dirty.records.insert(id);
         self.dirty.segments.insert(id);
         self.dirty.attaching = true;
@@ -305,6 +309,7 @@ impl Cluster {
             self.endpoints.remove(endpoint);
         }
         let known = self.networks.remove(&id).is_some();
+        self.sealed.dirty = true;
         let eldest = self.recently_removed().last().copied();
         self.removed_by_age.insert((removed.at, id));
         self.removed.insert(id, removed);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use weft_dataplane::segment::Vtep;
 use weft_dataplane::wire::Vni;
 
+use super::networks::Network;
 use super::record::{Key, Membership, RANGES_PER_RECORD, Ranges, encode};
 use super::{Cluster, ClusterError, ClusterEvent};
 use crate::gossip::{MAX_KEYS, MAX_TABLE};
@@ -76,7 +77,8 @@ impl Cluster {
         }
         let Some(network) = self.networks.get(&id) else { return records };
         let mut taking_part = false;
-        for (&endpoint, own) in self.endpoints.iter().filter(|(_, own)| own.network == id) {
+        let apart = self.stays_apart(network);
+        for (&endpoint, own) in self.endpoints.iter().filter(|(_, own)| own.network == id && !apart) {
             taking_part = true;
             if own.announced {
                 records.insert(Key::Endpoint(id, endpoint).encode(), encode(&own.endpoint));
@@ -138,9 +140,11 @@ impl Cluster {
 
     fn picture(&self, now: Instant, id: NetworkId, vni: Vni) -> Option<Picture<'_>> {
         let network = self.networks.get(&id)?;
+        let apart = self.stays_apart(network);
         let mut attachments = self.own_attachments(id);
         let mut tunnels = BTreeMap::new();
-        for (&node, view) in self.views.iter().filter(|(node, _)| self.is_remembered(now, **node)) {
+        let others = self.views.iter().filter(|(node, _)| !apart && self.is_remembered(now, **node));
+        for (&node, view) in others {
             let Some(tunnel) = self.tunnel(node, id) else { continue };
             tunnels.insert(node, tunnel);
             let endpoints = view.endpoints.get(&id).into_iter().flatten();
@@ -151,10 +155,16 @@ impl Cluster {
             vni,
             mtu: self.mtu(id),
             broadcast: network.options.broadcast,
-            static_vteps: &network.options.static_vteps,
+            static_vteps: if apart { &[] } else { &network.options.static_vteps },
+            sealing: network.options.encrypted.then_some(id),
             tunnels,
             attachments,
         })
+    }
+
+    /// Whether this node has nothing to do with other nodes in a network, as it is not encrypted.
+    pub(super) fn stays_apart(&self, network: &Network) -> bool {
+        self.config.require_encryption && !network.options.encrypted
     }
 
     fn own_attachments(&self, id: NetworkId) -> Vec<Attachment<'_>> {
@@ -172,8 +182,9 @@ impl Cluster {
 
     /// Largest inner IP packet of a network here, octets: what was asked for, as far as the underlay carries it.
     pub(super) fn mtu(&self, id: NetworkId) -> u16 {
-        let fits = self.config.inner_mtu();
-        let wanted = self.networks.get(&id).and_then(|network| network.options.mtu);
+        let options = self.networks.get(&id).map(|network| &network.options);
+        let fits = self.config.inner_mtu(options.is_some_and(|options| options.encrypted));
+        let wanted = options.and_then(|options| options.mtu);
         wanted.map_or(fits, |wanted| wanted.min(fits))
     }
 }

@@ -70,6 +70,8 @@ impl Cluster {
     }
 
     fn network_peers(&self, now: Instant, id: NetworkId) -> Vec<api::NetworkPeer> {
+        let sealed = self.networks.get(&id).is_some_and(|network| network.options.encrypted);
+        let mut sessions = if sealed { self.sealed.shown(now) } else { BTreeMap::new() };
         let mut peers: Vec<api::NetworkPeer> = (self.gossip.members())
             .filter(|member| {
                 let theirs =
@@ -80,6 +82,7 @@ impl Cluster {
             .map(|member| api::NetworkPeer {
                 name: member.name.to_string(),
                 ip: member.addr.ip().to_string(),
+                session: sessions.remove(&member.id),
             })
             .collect();
         peers.sort_by(|a, b| (&a.name, &a.ip).cmp(&(&b.name, &b.ip)));
@@ -131,7 +134,8 @@ impl Cluster {
 
     /// Every node that ever proved itself and has not left, this one included.
     #[must_use]
-    pub fn peers(&self) -> Vec<api::Peer> {
+    pub fn peers(&self, now: Instant) -> Vec<api::Peer> {
+        let mut sessions = self.sealed.shown(now);
         let mut peers: Vec<api::Peer> = (self.gossip.members())
             .map(|member| {
                 let this_node = member.id == self.me;
@@ -144,6 +148,7 @@ impl Cluster {
                     address: member.addr,
                     data_port: member.data_port,
                     state: state_text(member.state, this_node).to_owned(),
+                    session: sessions.remove(&member.id),
                     this_node,
                     endpoints,
                     version: records.max().unwrap_or(u64::from(member.boot_epoch) << 32),
@@ -227,6 +232,8 @@ impl Cluster {
             networks: self.networks.len(),
             endpoints_local: self.endpoints.len(),
             endpoints_remote: self.views.keys().map(|&node| self.remote_endpoints(node)).sum(),
+            networks_encrypted: self.networks.values().filter(|n| n.options.encrypted).count(),
+            require_encryption: self.config.require_encryption,
             warnings: self.warnings(),
         }
     }
@@ -253,6 +260,12 @@ impl Cluster {
             ));
         }
         for (&id, network) in &self.networks {
+            if self.stays_apart(network) && self.endpoints.values().any(|own| own.network == id) {
+                let name = self.name_of(id);
+                warnings.push(format!(
+                    "network {name} is not encrypted: its endpoints here reach no other node (--require-encryption)"
+                ));
+            }
             if network.pools.iter().any(|state| state.pool.is_contested()) {
                 let name = self.name_of(id);
                 warnings.push(format!(

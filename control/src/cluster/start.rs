@@ -14,6 +14,7 @@ use super::attach::Own;
 use super::ledger::{self, Ledger};
 use super::networks::{Network, Removed};
 use super::record::{decode, encode};
+use super::sealed::{Sealed, publish_static_key};
 use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::identity::Identity;
@@ -64,9 +65,13 @@ impl Cluster {
             credentials: None,
             boot_epoch,
         };
+        let sealed = Sealed::new(&config, &identity, boot_epoch, &mut rng, now);
+        let mut gossip = Gossip::new(gossip, Identity::from_secret(&secret), rng.random(), now);
+        publish_static_key(&mut gossip, &identity, now);
         let mut cluster = Self {
             me: identity.node_id(),
-            gossip: Gossip::new(gossip, Identity::from_secret(&secret), rng.random(), now),
+            gossip,
+            sealed,
             identity,
             boot_epoch,
             ledger,

@@ -11,6 +11,8 @@ use crate::model::{EndpointId, NetworkId};
 /// One origin's records by network; what cannot be decoded is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct View {
+    /// What sessions with it are made with.
+    pub(super) static_key: Option<[u8; record::STATIC_KEY_LEN]>,
     pub(super) memberships: BTreeMap<NetworkId, Vni>,
     pub(super) endpoints: BTreeMap<NetworkId, BTreeMap<EndpointId, Endpoint>>,
     pub(super) ranges: BTreeMap<(NetworkId, u8, u16), Ranges>,
@@ -43,6 +45,7 @@ impl View {
                 Some(Key::Ranges(network, pool, chunk)) => {
                     view.ranges.extend(record::decode(body).map(|ranges| ((network, pool, chunk), ranges)));
                 }
+                Some(Key::Static) => view.static_key = super::sealed::static_key(body),
                 None => {}
             }
         }

@@ -66,6 +66,8 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// The API's socket; absent, `run_dir/weft.sock`.
     pub socket: Option<PathBuf>,
+    /// Whether to take part in encrypted networks only.
+    pub require_encryption: bool,
     /// Packet workers, each with a queue pair and a thread of its own.
     pub workers: NonZeroUsize,
     /// Whether stopping also removes sandboxes, hidden namespaces and pins. Otherwise they stay for the next start:

@@ -190,6 +190,7 @@ impl Node {
             match event {
                 ClusterEvent::Attached { ticket, result } => self.attached(ticket, result),
                 ClusterEvent::SegmentChanged(network) => self.segment_changed(network),
+                ClusterEvent::PeerChanged(change) => self.dataplane.apply(change),
                 ClusterEvent::NetworkAdded(network) => tracing::info!(%network, "network known"),
                 ClusterEvent::NetworkRemoved { network, endpoints } => {
                     self.network_removed(network, &endpoints);

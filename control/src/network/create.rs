@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::options::{MIN_MTU_V6, OptionError, Options};
+use super::options::{MIN_MTU_V6, OptionError, Options, in_one_spelling};
 use super::pools::{default_gateway, free_ipv4, unique_local};
 use super::validate::{self, SubnetWish};
 use super::{Definition, Subnet};
@@ -123,7 +123,7 @@ impl NetworkWish {
             subnets.push(complete(wish, prefix)?);
         }
         let NetworkCreate { internal, options, labels, .. } = self.request;
-        let name = self.name;
+        let (name, options) = (self.name, in_one_spelling(options));
         let definition = Definition { id, name, created, creator, subnets, internal, options, labels };
         validate::bounded(&definition)?;
         Ok(definition)

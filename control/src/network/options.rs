@@ -10,6 +10,8 @@ use weft_dataplane::wire::vxlan::VXLAN_PORT;
 const VNI: &str = "weft.vni";
 const STATIC_VTEPS: &str = "weft.static_vteps";
 const BROADCAST: &str = "weft.broadcast";
+const ENCRYPTED: &str = "encrypted";
+const WEFT_ENCRYPTED: &str = "weft.encrypted";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// Flooding copies each frame once per static VTEP.
 const MAX_STATIC_VTEPS: usize = 64;
@@ -27,6 +29,8 @@ pub struct Options {
     pub static_vteps: Vec<SocketAddr>,
     /// `weft.broadcast`: whether broadcast and multicast cross hosts.
     pub broadcast: Broadcast,
+    /// `encrypted`, or `weft.encrypted`: whether packets between nodes are sealed.
+    pub encrypted: bool,
     /// `com.docker.network.driver.mtu`: largest inner IP packet, octets.
     pub mtu: Option<u16>,
 }
@@ -35,7 +39,9 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// Nobody knows this key.
-    #[error("unknown driver option {0:?}: known are {VNI}, {STATIC_VTEPS}, {BROADCAST} and {MTU}")]
+    #[error(
+        "unknown driver option {0:?}: known are {ENCRYPTED}, {VNI}, {STATIC_VTEPS}, {BROADCAST} and {MTU}"
+    )]
     Unknown(String),
     /// Docker's text for a VNI that is none.
     #[error("invalid vxlan id value {0:?} passed: it must be a number in 1..=16777215")]
@@ -46,6 +52,14 @@ pub enum OptionError {
     /// Not `true` or `false`.
     #[error("invalid value {0:?} for {BROADCAST}: it must be true or false")]
     Broadcast(String),
+    /// Not `true` or `false`.
+    #[error("invalid value {0:?} for {ENCRYPTED}: it must be true or false, or nothing for true")]
+    Encrypted(String),
+    /// VTEPs that speak no gossip have no keys.
+    #[error(
+        "{STATIC_VTEPS} cannot be used with {ENCRYPTED}: a VTEP that speaks no gossip cannot open packets"
+    )]
+    VtepsSealed,
     /// Not an address.
     #[error("invalid static VTEP {0:?}: it must be a unicast address, with or without a port")]
     StaticVtep(String),
@@ -69,9 +83,13 @@ impl Options {
                 VNI => parsed.vni = Some(vni(value)?),
                 STATIC_VTEPS => parsed.static_vteps = static_vteps(value)?,
                 BROADCAST => parsed.broadcast = broadcast(value)?,
+                ENCRYPTED | WEFT_ENCRYPTED => parsed.encrypted |= encrypted(value)?,
                 MTU => parsed.mtu = Some(mtu(value)?),
                 _ => return Err(OptionError::Unknown(key.chars().take(80).collect())),
             }
+        }
+        if !parsed.static_vteps.is_empty() && parsed.encrypted {
+            return Err(OptionError::VtepsSealed);
         }
         if !parsed.static_vteps.is_empty() && parsed.vni.is_none() {
             return Err(OptionError::VtepsWithoutVni);
@@ -89,6 +107,24 @@ fn vni(text: &str) -> Result<Vni, OptionError> {
 fn mtu(text: &str) -> Result<u16, OptionError> {
     let number = text.parse::<u16>().ok().filter(|n| (MIN_MTU..=65_466).contains(n));
     number.ok_or_else(|| OptionError::Mtu(shortened(text)))
+}
+
+/// The options in the words they are stored and shown in: one name and one value for what has several.
+pub(super) fn in_one_spelling(mut options: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let spelled = [ENCRYPTED, WEFT_ENCRYPTED].map(|key| options.remove(key));
+    if spelled.into_iter().flatten().any(|value| encrypted(&value) == Ok(true)) {
+        options.insert(ENCRYPTED.to_owned(), "true".to_owned());
+    }
+    options
+}
+
+/// Docker's spelling is the key without a value.
+fn encrypted(text: &str) -> Result<bool, OptionError> {
+    match text {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(OptionError::Encrypted(shortened(text))),
+    }
 }
 
 fn broadcast(text: &str) -> Result<Broadcast, OptionError> {
@@ -148,9 +184,34 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_encrypted_as_docker_spells_it_and_shown_one_way() {
+        for (key, value, expected) in [
+            ("encrypted", "", true),
+            ("encrypted", "true", true),
+            ("weft.encrypted", "1", true),
+            ("encrypted", "false", false),
+            ("weft.encrypted", "0", false),
+        ] {
+            assert_eq!(
+                parse(&[(key, value)]).map(|options| options.encrypted),
+                Ok(expected),
+                "{key}={value}"
+            );
+            let shown = in_one_spelling([(key.to_owned(), value.to_owned())].into());
+            assert_eq!(shown.get("encrypted").map(String::as_str), expected.then_some("true"));
+            assert_eq!(shown.len(), usize::from(expected));
+        }
+    }
+
+    #[test]
     fn options_that_cannot_be_meant_are_refused_by_name() {
         for (pairs, text) in [
-            (&[("encrypted", "")][..], "unknown driver option \"encrypted\""),
+            (&[("secure", "")][..], "unknown driver option \"secure\""),
+            (&[("encrypted", "maybe")], "invalid value \"maybe\" for encrypted"),
+            (
+                &[("encrypted", ""), ("weft.static_vteps", "192.0.2.9"), ("weft.vni", "42")],
+                "weft.static_vteps cannot be used with encrypted",
+            ),
             (&[("weft.vni", "0")], "invalid vxlan id value \"0\" passed"),
             (&[("weft.vni", "16777216")], "invalid vxlan id value \"16777216\" passed"),
             (&[("com.docker.network.driver.mtu", "70000")], "invalid MTU value: 70000"),

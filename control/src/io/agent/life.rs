@@ -164,6 +164,7 @@ impl Agent {
             data_port: settings.data_port,
             key: cluster_key,
             underlay_mtu: underlay.mtu,
+            require_encryption: config.require_encryption,
             timing: Timing::default(),
         };
         let mut seed = [0; 32];
@@ -279,6 +280,7 @@ impl Agent {
         self.seat_members();
         self.node.bury();
         self.node.tell_again();
+        self.node.note_traffic();
         if self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.node.audit();
         }

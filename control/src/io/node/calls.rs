@@ -34,6 +34,7 @@ impl Node {
             Call::Networks => json(StatusCode::OK, &self.cluster.networks(now())),
             Call::Network(name) => {
                 let id = self.cluster.resolve(&name)?;
+                self.note_traffic();
                 json(StatusCode::OK, &self.cluster.network(now(), id))
             }
             Call::CreateNetwork(request) => self.create_network(request),
@@ -41,7 +42,10 @@ impl Node {
             Call::Sandboxes => json(StatusCode::OK, &self.show_sandboxes()),
             Call::Sandbox(name) => json(StatusCode::OK, &self.show_sandbox(self.sandboxes.resolve(&name)?)),
             Call::Status => json(StatusCode::OK, &self.show_status()),
-            Call::Peers => json(StatusCode::OK, &self.cluster.peers()),
+            Call::Peers => {
+                self.note_traffic();
+                json(StatusCode::OK, &self.cluster.peers(now()))
+            }
             Call::Stats => json(StatusCode::OK, &self.show_stats()),
             later => Err(internal(format!("{later:?} cannot be answered at once"))),
         }

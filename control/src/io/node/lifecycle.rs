@@ -8,7 +8,7 @@ use weft_dataplane::io::Dataplane;
 use weft_dataplane::wire::Vni;
 
 use super::sandboxes::make_namespace;
-use super::{Node, owner_runs};
+use super::{Node, now, owner_runs};
 use crate::driver::overlay::Wanted;
 use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
 use crate::io::server::explain;
@@ -142,6 +142,11 @@ impl Node {
         });
     }
 
+    /// Tells the cluster what was sealed and opened.
+    pub(crate) fn note_traffic(&mut self) {
+        self.cluster.note_traffic(now(), self.dataplane.peers());
+    }
+
     /// Takes in what packets have taught the dataplane.
     pub(crate) fn drain_dataplane(&mut self) {
         while let Some(event) = self.dataplane.poll_event() {
@@ -151,7 +156,9 @@ impl Node {
                     tracing::debug!(%vni, "too many addresses behind static VTEPs");
                 }
                 Event::PortLost { vni } => self.port_lost(vni),
-                Event::SessionWanted { .. } | Event::SessionConfirmed { .. } | Event::SessionWorn { .. } => {}
+                Event::SessionWanted { .. } | Event::SessionConfirmed { .. } | Event::SessionWorn { .. } => {
+                    self.cluster.note(now(), event);
+                }
             }
         }
     }
@@ -177,6 +184,7 @@ impl Node {
             dataplane.apply(Change::SetSegment(segment.clone()));
         }
         let before = std::mem::replace(&mut self.dataplane, dataplane);
+        self.cluster.reset_sessions(now());
         self.worker.hand(move |bench| {
             bench.kernel.use_carrier(carrier);
             drop(before);

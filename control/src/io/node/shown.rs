@@ -56,6 +56,7 @@ impl Node {
             drops: totals.drops_by_reason().map(own).collect(),
             gossip: self.cluster.gossip().counters().named().into_iter().chain(streams).map(own).collect(),
             agent: node.into_iter().map(own).collect(),
+            sessions: self.cluster.session_counters().into_iter().map(own).collect(),
         }
     }
 

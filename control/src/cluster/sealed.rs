@@ -1,0 +1,236 @@
+//! Sessions with the nodes that sealed networks are shared with: wanted ahead of traffic, as long as both are in one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use weft_dataplane::change::{Change, Event};
+use weft_dataplane::seal::{PeerSpec, PeerTotals};
+use zeroize::Zeroizing;
+
+use super::record::{Key, STATIC_KEY_LEN};
+use super::{Cluster, ClusterConfig, ClusterEvent};
+use crate::api;
+use crate::gossip::{Epoch, Gossip, Member, MemberState, RecordKey, Ring, Transmit, Via};
+use crate::identity::Identity;
+use crate::model::{NetworkId, NodeId};
+use crate::session::{Peer, RingRoots, SessionConfig, SessionEvent, SessionState, SessionView, Sessions};
+
+/// What seals packets.
+const CIPHER: &str = "AES-256-GCM";
+
+/// The sessions, and what they were last told.
+pub(super) struct Sealed {
+    pub(super) sessions: Sessions,
+    peers: BTreeMap<NodeId, Peer>,
+    wanted: BTreeSet<NodeId>,
+    /// The active epoch, and all.
+    epochs: (Option<Epoch>, Vec<Epoch>),
+    /// Tunnel ends the dataplane was given sessions for.
+    programmed: BTreeSet<SocketAddr>,
+    /// What the dataplane last counted, by tunnel end.
+    totals: BTreeMap<SocketAddr, PeerTotals>,
+    /// Members may have come, gone or moved; networks may be shared with others.
+    pub(super) dirty: bool,
+}
+
+impl Sealed {
+    pub(super) fn new(
+        config: &ClusterConfig,
+        identity: &Identity,
+        boot_epoch: u32,
+        rng: &mut StdRng,
+        now: Instant,
+    ) -> Self {
+        let own = SessionConfig {
+            cluster_id: config.key.cluster_id(),
+            us: identity.node_id(),
+            static_secret: identity.static_secret(),
+            boot_epoch,
+            data_port: config.data_port,
+        };
+        Self {
+            sessions: Sessions::new(own, Zeroizing::new(rng.random()), now),
+            epochs: (None, Vec::new()),
+            peers: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            programmed: BTreeSet::new(),
+            totals: BTreeMap::new(),
+            dirty: true,
+        }
+    }
+
+    /// Tells the sessions of the keys on the ring, if they are others than before.
+    fn tell_ring(&mut self, now: Instant, ring: &Ring) {
+        let epochs = (Some(ring.active()), ring.epochs().collect());
+        if self.epochs != epochs {
+            let roots = ring.epochs().filter_map(|epoch| Some((epoch.0, ring.psk_root(epoch)?)));
+            self.sessions.set_ring(now, ring.active().0, roots.collect::<RingRoots>());
+            self.epochs = epochs;
+        }
+    }
+
+    /// Tells the sessions what differs from what they were told last.
+    fn tell(&mut self, now: Instant, peers: BTreeMap<NodeId, Peer>, wanted: BTreeSet<NodeId>) {
+        for &id in self.peers.keys().filter(|id| !peers.contains_key(id)) {
+            self.sessions.remove_peer(now, id);
+        }
+        for (id, &peer) in peers.iter().filter(|(id, peer)| self.peers.get(id) != Some(peer)) {
+            self.sessions.set_peer(now, peer);
+            // A peer whose key changed has begun anew.
+            self.wanted.remove(id);
+        }
+        for &id in self.wanted.difference(&wanted) {
+            self.sessions.unwant(now, id);
+        }
+        for &id in wanted.difference(&self.wanted) {
+            self.sessions.want(now, id);
+        }
+        self.peers = peers;
+        self.wanted = wanted;
+    }
+
+    /// What the dataplane is told of a peer; nothing of one that there was never a session with.
+    fn change(&mut self, spec: PeerSpec) -> Option<Change> {
+        let bare = spec.send.is_none() && spec.receive.is_empty();
+        if bare {
+            return self.programmed.remove(&spec.vtep).then_some(Change::RemovePeer(spec.vtep));
+        }
+        self.programmed.insert(spec.vtep);
+        Some(Change::SetPeer(spec))
+    }
+
+    /// The sessions with each peer there is or may be one with.
+    pub(super) fn shown(&self, now: Instant) -> BTreeMap<NodeId, api::Session> {
+        let used = |view: &SessionView| view.wanted || view.state != SessionState::Idle;
+        let views = self.sessions.views(now).filter(used);
+        views.map(|view| (view.peer, show(&view, self.totals.get(&view.vtep)))).collect()
+    }
+}
+
+impl Cluster {
+    /// Takes in what the dataplane says of sessions.
+    pub fn note(&mut self, now: Instant, event: Event) {
+        self.sealed.sessions.note(now, event);
+        self.drain(now);
+    }
+
+    /// Takes in what the dataplane has counted for each peer; call every second or so.
+    pub fn note_traffic(&mut self, now: Instant, totals: Vec<PeerTotals>) {
+        let totals: BTreeMap<SocketAddr, PeerTotals> = totals.into_iter().map(|t| (t.vtep, t)).collect();
+        for (&id, peer) in &self.sealed.peers {
+            if let Some(totals) = totals.get(&peer.vtep) {
+                self.sealed.sessions.note_traffic(now, id, totals.sent, totals.received);
+            }
+        }
+        self.sealed.totals = totals;
+        self.drain(now);
+    }
+
+    /// The dataplane was replaced and knows no peer: every session is made anew.
+    pub fn reset_sessions(&mut self, now: Instant) {
+        // What waits to be told is of the old dataplane: its keys must not begin to count anew in the next one.
+        self.events.retain(|event| !matches!(event, ClusterEvent::PeerChanged(_)));
+        self.sealed.programmed.clear();
+        self.sealed.totals.clear();
+        self.sealed.sessions.reset(now);
+        self.drain(now);
+    }
+
+    /// Counts of handshakes since start, by name.
+    #[must_use]
+    pub fn session_counters(&self) -> Vec<(&'static str, u64)> {
+        self.sealed.sessions.counters().named()
+    }
+
+    /// Brings the sessions in line with who is there and with whom sealed networks are shared.
+    pub(super) fn derive_sessions(&mut self, now: Instant) {
+        self.sealed.tell_ring(now, self.gossip.ring());
+        if std::mem::take(&mut self.sealed.dirty) {
+            let peers: BTreeMap<NodeId, Peer> =
+                self.gossip.members().filter_map(|member| Some((member.id, self.peer(&member)?))).collect();
+            let mut wanted = self.sealed_with(now);
+            wanted.retain(|id| peers.contains_key(id));
+            self.sealed.tell(now, peers, wanted);
+        }
+        while let Some(event) = self.sealed.sessions.poll_event() {
+            let change = match event {
+                SessionEvent::Changed(spec) => self.sealed.change(spec),
+                SessionEvent::Gone { vtep } => {
+                    self.sealed.programmed.remove(&vtep).then_some(Change::RemovePeer(vtep))
+                }
+                // Gossip follows a member that moved, and asks for keys that it lacks.
+                SessionEvent::PeerMoved { .. } | SessionEvent::RingWanted { .. } => None,
+            };
+            self.events.extend(change.map(ClusterEvent::PeerChanged));
+        }
+    }
+
+    /// A member as sessions are made with it, once its static key is known.
+    fn peer(&self, member: &Member) -> Option<Peer> {
+        let there = member.id != self.me && member.state != MemberState::Left;
+        let static_public = self.views.get(&member.id).filter(|_| there)?.static_key?;
+        Some(Peer {
+            id: member.id,
+            static_public,
+            gossip: member.addr,
+            vtep: member.vtep(),
+            boot_epoch: member.boot_epoch,
+        })
+    }
+
+    /// Nodes that are in a sealed network this node is in.
+    fn sealed_with(&self, now: Instant) -> BTreeSet<NodeId> {
+        let ours: BTreeSet<_> = self.endpoints.values().map(|own| own.network).collect();
+        let sealed = |id: &NetworkId| self.networks.get(id).is_some_and(|network| network.options.encrypted);
+        let ours: BTreeSet<_> = ours.into_iter().filter(sealed).collect();
+        let shares = |view: &super::view::View| view.memberships.keys().any(|id| ours.contains(id));
+        let views = self.views.iter().filter(|(node, view)| shares(view) && self.is_remembered(now, **node));
+        views.map(|(&node, _)| node).collect()
+    }
+
+    pub(super) fn poll_session_transmit(&mut self) -> Option<Transmit> {
+        let (to, bytes) = self.sealed.sessions.poll_transmit()?;
+        Some(Transmit { to, via: Via::Datagram, bytes })
+    }
+}
+
+/// Publishes the static key that others make sessions with.
+pub(super) fn publish_static_key(gossip: &mut Gossip, identity: &Identity, now: Instant) {
+    if let Some(key) = RecordKey::new(&Key::Static.encode()) {
+        // An empty table has room for 32 octets.
+        let _ = gossip.set_record(now, key, identity.static_public().to_vec());
+    }
+}
+
+pub(super) fn static_key(body: &[u8]) -> Option<[u8; STATIC_KEY_LEN]> {
+    body.try_into().ok()
+}
+
+fn show(view: &SessionView, totals: Option<&PeerTotals>) -> api::Session {
+    let ago = |moment: Option<Duration>| moment.map(|ago| ago.as_secs());
+    let count = |of: fn(&PeerTotals) -> u64| totals.map_or(0, of);
+    api::Session {
+        state: state_text(view.state).to_owned(),
+        cipher: CIPHER.to_owned(),
+        key_epoch: view.epoch.map(|epoch| Epoch(epoch).to_string()),
+        age_seconds: ago(view.age),
+        last_sealed_seconds: ago(totals.and_then(|totals| totals.last_sent)),
+        last_opened_seconds: ago(totals.and_then(|totals| totals.last_received)),
+        sealed: count(|totals| totals.sent),
+        opened: count(|totals| totals.received),
+        replayed: count(|totals| totals.replayed),
+        forged: count(|totals| totals.forged),
+    }
+}
+
+fn state_text(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Idle => "idle",
+        SessionState::Connecting => "connecting",
+        SessionState::Established => "established",
+        SessionState::Rekeying => "rekeying",
+    }
+}
