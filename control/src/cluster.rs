@@ -14,6 +14,7 @@ mod absorb;
 mod attach;
 mod config;
 mod error;
+mod grants;
 mod ledger;
 mod networks;
 mod publish;
@@ -38,6 +39,7 @@ pub use error::{Class, ClusterError};
 
 use self::absorb::Unheard;
 use self::attach::{Attaching, Own};
+use self::grants::Book;
 use self::ledger::Ledger;
 use self::networks::{Network, Removed};
 use self::ranges::{Answered, Fetch, FetchKey};
@@ -102,6 +104,7 @@ pub struct Cluster {
     endpoints: BTreeMap<EndpointId, Own>,
     views: BTreeMap<NodeId, View>,
     unheard: Unheard,
+    book: Book,
     /// Since when a node does not answer.
     down: BTreeMap<NodeId, Instant>,
     attaching: BTreeMap<Ticket, Attaching>,

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::networks::{MAX_NETWORKS, Network, Removed};
-use super::ranges::Heard;
 use super::record::Key;
 use super::view::View;
 use super::{Cluster, ledger};
@@ -18,6 +17,8 @@ use crate::timestamp::UnixMillis;
 
 /// Statements opened in one turn; each costs the check of a signature. The rest waits for the next turn.
 const STATEMENTS: usize = 64;
+/// Grants opened in one turn.
+const GRANTS: usize = 256;
 /// Pause between two turns.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -26,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Unheard {
     /// Who hands some on, since the last turn had enough.
     origins: BTreeSet<NodeId>,
+    /// Whose grants were not all opened.
+    unseen: BTreeSet<NodeId>,
     /// When they are looked at again.
     pub(super) due: Option<Instant>,
     /// Versions of records whose statement is refused: their signatures are not checked again.
@@ -77,19 +80,21 @@ impl Cluster {
     pub(super) fn absorb(&mut self, now: Instant, mut origins: BTreeSet<NodeId>) {
         origins.remove(&self.me);
         let learned = self.hear_statements(now, &origins);
-        let mut heard = Vec::new();
+        self.book.begin();
+        let mut pools = BTreeSet::new();
         for &origin in &origins {
-            heard.extend(self.see(now, origin));
+            pools.extend(self.see(now, origin));
         }
-        // Ranges of a network may have been heard before the network itself.
-        heard.extend(learned.into_iter().flat_map(|id| self.heard_of(id)));
-        self.hear_ranges(now, &heard);
+        // Grants in a network may have been heard before the network itself.
+        pools.extend(learned.into_iter().flat_map(|id| (0..=u8::MAX).map(move |pool| (id, pool))));
+        self.hear_grants(now, pools);
     }
 
     /// Goes on with statements that were too many for one turn.
     pub(super) fn absorb_rest(&mut self, now: Instant) {
         if self.unheard.due.is_some_and(|due| due <= now) {
-            self.absorb(now, BTreeSet::new());
+            let origins = std::mem::take(&mut self.unheard.unseen);
+            self.absorb(now, origins);
         }
     }
 
@@ -165,32 +170,34 @@ impl Cluster {
         learned
     }
 
-    /// Decodes an origin's records anew; answers what it says about ranges that it did not say before.
-    fn see(&mut self, now: Instant, origin: NodeId) -> Vec<Heard> {
-        let view = View::decode(self.gossip.records(origin));
+    /// Decodes an origin's records anew; answers the pools of which it publishes other grants than before.
+    fn see(&mut self, now: Instant, origin: NodeId) -> BTreeSet<(NetworkId, u8)> {
+        let (mut view, statements) = View::decode(self.gossip.records(origin));
+        for (place, statement) in statements {
+            if self.book.checked() >= GRANTS {
+                self.unheard.unseen.insert(origin);
+                self.unheard.due = Some(now + PAUSE);
+                break;
+            }
+            let grant = self.book.open(&statement);
+            let grant = grant.filter(|grant| (grant.grant.network, grant.grant.pool) == place);
+            if let Some(grant) = grant {
+                view.grants.entry(place).or_default().insert(grant.id, grant);
+            }
+        }
         let before = self.views.insert(origin, view).unwrap_or_default();
         let view = &self.views[&origin];
         // Whoever takes a removed network for an existing one is told, however long ago it was removed.
         self.dirty.records.extend(view.mentions.symmetric_difference(&before.mentions).copied());
         self.dirty.segments.extend(view.differing(&before));
         self.sealed.dirty |= (view.static_key, &view.memberships) != (before.static_key, &before.memberships);
-        let changed = view.ranges.iter().filter(|(key, ranges)| before.ranges.get(key) != Some(ranges));
-        let heard =
-            changed.map(|(&(network, pool, _), ranges)| Heard::new(origin, network, pool, ranges)).collect();
+        let places = view.grants.keys().chain(before.grants.keys()).copied();
+        let changed = places.filter(|place| view.grants.get(place) != before.grants.get(place)).collect();
         let alive = self.gossip.member(origin).is_some_and(|member| member.state == MemberState::Alive);
         if !alive {
             self.down.entry(origin).or_insert(now);
         }
-        heard
-    }
-
-    /// What every origin says about the ranges of a network.
-    fn heard_of(&self, id: NetworkId) -> Vec<Heard> {
-        let of_view = |(&origin, view): (&NodeId, &View)| -> Vec<Heard> {
-            let of_network = view.ranges.iter().filter(|((network, ..), _)| *network == id);
-            of_network.map(|(&(_, pool, _), ranges)| Heard::new(origin, id, pool, ranges)).collect()
-        };
-        self.views.iter().flat_map(of_view).collect()
+        changed
     }
 }
 

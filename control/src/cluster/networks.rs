@@ -9,10 +9,10 @@ use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 use weft_dataplane::wire::Vni;
 
+use super::grants::PoolState;
 use super::record::{DEFINITION, REMOVAL, Removal, hear, state};
 use super::{Cluster, ClusterError, ClusterEvent, ledger};
 use crate::api::NetworkCreate;
-use crate::ipam::{Pool, VersionedMap};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::network::{Definition, MAX_DEFINITION, NetworkWish, Options};
 use crate::reconcile::automatic_vni;
@@ -43,17 +43,6 @@ pub(super) struct Network {
     pub(super) orphan: bool,
 }
 
-/// A subnet and what has been heard of it.
-pub(super) struct PoolState {
-    pub(super) pool: Pool,
-    /// What other nodes have published: a grant that its receiver has published need not be repeated.
-    pub(super) heard: VersionedMap,
-    /// No reserve is asked for before, after one could not be had.
-    pub(super) reserve_after: Option<Instant>,
-    /// When the node's share is looked at next.
-    pub(super) balance_at: Option<Instant>,
-}
-
 /// A network that is gone.
 pub(super) struct Removed {
     pub(super) author: NodeId,
@@ -70,12 +59,7 @@ impl Network {
     pub(super) fn open(id: NetworkId, statement: &[u8], me: NodeId) -> Option<Self> {
         let (author, definition): (NodeId, Definition) = hear(DEFINITION, statement)?;
         let options = definition.check().ok()?;
-        let pool = |subnet: &crate::network::Subnet| PoolState {
-            pool: Pool::new(me, subnet.space(), author),
-            heard: VersionedMap::default(),
-            reserve_after: None,
-            balance_at: None,
-        };
+        let pool = |subnet: &crate::network::Subnet| PoolState::new(me, subnet.space(), author);
         let pools = definition.subnets.iter().map(pool).collect();
         let statement = statement.to_vec();
         (definition.id == id && definition.creator == author).then_some(Self {

@@ -1,17 +1,18 @@
 //! Own records: what this node says, derived whole from its state, told to gossip by difference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use weft_dataplane::segment::Vtep;
 use weft_dataplane::wire::Vni;
 
+use super::grants::SignedGrant;
 use super::networks::Network;
-use super::record::{Key, Membership, RANGES_PER_RECORD, Ranges, encode};
+use super::record::{Key, Membership, RANGES_OCTETS, Ranges, encode};
 use super::{Cluster, ClusterError, ClusterEvent};
 use crate::gossip::{MAX_KEYS, MAX_TABLE};
-use crate::ipam::{Claim, Owner, Range};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::reconcile::{self, Attachment, Picture, Tunnel};
 
@@ -92,12 +93,7 @@ impl Cluster {
             records.insert(Key::Definition(id).encode(), network.statement.clone());
         }
         for (index, state) in network.pools.iter().enumerate() {
-            let owned = state.pool.owned().into_iter().map(|claim| (claim.range, claim.version)).collect();
-            let granted: Vec<Claim> =
-                state.pool.granted().into_iter().filter(|claim| !state.has_heard(claim)).collect();
-            let resting =
-                if self.leaving.is_some() { state.pool.resting().collect() } else { BTreeSet::new() };
-            records.extend(range_records(id, index, owned, granted, &resting));
+            records.extend(range_records(id, index, &state.published()));
         }
         records
     }
@@ -189,60 +185,26 @@ impl Cluster {
     }
 }
 
-impl super::networks::PoolState {
-    /// Whether somebody else has published the claim or what came after it.
-    pub(super) fn has_heard(&self, claim: &Claim) -> bool {
-        let mut covered = 0;
-        for held in self.heard.within(claim.range) {
-            let newer = held.version > claim.version;
-            let same = held.version == claim.version && held.owner == Owner::Node(claim.owner);
-            if newer || same {
-                covered += held.range.count();
-            }
-        }
-        covered == claim.range.count()
-    }
-}
-
 fn attachment(node: NodeId, endpoint: EndpointId, body: &super::record::Endpoint) -> Attachment<'_> {
     Attachment { node, endpoint, mac: body.mac(), ips: &body.ips, mobility: body.mobility }
 }
 
-/// Ranges cut into records.
-fn range_records(
-    id: NetworkId,
-    pool: usize,
-    owned: Vec<(Range, u64)>,
-    granted: Vec<Claim>,
-    resting: &BTreeSet<u128>,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let (granted, resting) = apart(granted, resting);
-    let owned =
-        owned.chunks(RANGES_PER_RECORD).map(|part| Ranges { owned: part.to_vec(), ..Ranges::default() });
-    let given = |claims: Vec<Claim>, rests: bool| -> Vec<Ranges> {
-        let parts = claims.chunks(RANGES_PER_RECORD);
-        parts.map(|part| Ranges { granted: part.to_vec(), rests, ..Ranges::default() }).collect()
-    };
-    let bodies = owned.chain(given(granted, false)).chain(given(resting, true));
+/// Grants packed into records.
+fn range_records(id: NetworkId, pool: usize, grants: &[Arc<SignedGrant>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut bodies: Vec<Ranges> = Vec::new();
+    let mut room = 0;
+    for grant in grants {
+        let octets = grant.statement.len() + 4;
+        if room < octets {
+            bodies.push(Ranges::default());
+            room = RANGES_OCTETS;
+        }
+        room = room.saturating_sub(octets);
+        if let Some(body) = bodies.last_mut() {
+            body.statements.push(grant.statement.clone());
+        }
+    }
     let pool = u8::try_from(pool).unwrap_or(u8::MAX);
     let numbered = (0..=u16::MAX).zip(bodies);
     numbered.map(|(chunk, ranges)| (Key::Ranges(id, pool, chunk).encode(), encode(&ranges))).collect()
-}
-
-/// Splits claims into those that are awake and single addresses that rest.
-fn apart(claims: Vec<Claim>, resting: &BTreeSet<u128>) -> (Vec<Claim>, Vec<Claim>) {
-    let mut awake = Vec::new();
-    let mut asleep = Vec::new();
-    for claim in claims {
-        let mut next = Some(claim.range.first());
-        for &address in resting.range(claim.range.first()..=claim.range.last()) {
-            let before = next.zip(address.checked_sub(1)).and_then(|(first, last)| Range::new(first, last));
-            awake.extend(before.map(|range| Claim { range, ..claim }));
-            asleep.push(Claim { range: Range::single(address), ..claim });
-            next = address.checked_add(1);
-        }
-        let rest = next.and_then(|first| Range::new(first, claim.range.last()));
-        awake.extend(rest.map(|range| Claim { range, ..claim }));
-    }
-    (awake, asleep)
 }

@@ -1,17 +1,19 @@
 //! Address ranges between nodes: asking for them, giving them, hearing of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::RngExt as _;
 
 use super::attach::Refusal;
-use super::record::{Answer, Call, Ranges, Want, encode};
-use super::start::{claim_row, rest_key};
+use super::grants::{Grant, Grants, SignedGrant, Weighed};
+use super::record::{Answer, Call, Want, encode};
+use super::start::{grant_row, rest_key};
 use super::{Cluster, ClusterEvent, TICK, ledger};
-use crate::ipam::{Claim, Owner, Pool, Standing, block_size};
+use crate::ipam::{Claim, Owner, Pool, Range, Standing, block_size};
 use crate::model::{NetworkId, NodeId};
-use crate::storage::{Table, Write};
+use crate::storage::{StorageError, Table, Write};
 
 /// Times one request is sent to one node.
 const SENDS: u8 = 3;
@@ -71,38 +73,6 @@ pub(super) struct Answered {
     to: NodeId,
     number: u64,
     answer: Answer,
-}
-
-/// What another node says about the ranges of a pool.
-#[derive(Debug)]
-pub(super) struct Heard {
-    network: NetworkId,
-    pool: usize,
-    claims: Vec<Claim>,
-    resting: Vec<u128>,
-}
-
-impl Heard {
-    pub(super) fn new(origin: NodeId, network: NetworkId, pool: u8, ranges: &Ranges) -> Self {
-        let (claims, resting) = (ranges.claims(origin).collect(), ranges.resting());
-        Self { network, pool: usize::from(pool), claims, resting }
-    }
-
-    /// What of it would make `me` an owner.
-    fn gain(&self, me: NodeId) -> Gain {
-        let claims = self.claims.iter().filter(|claim| claim.owner == me).copied().collect();
-        Gain { network: self.network, pool: self.pool, claims, resting: self.resting.clone() }
-    }
-}
-
-/// Claims on behalf of this node.
-#[derive(Debug)]
-struct Gain {
-    network: NetworkId,
-    pool: usize,
-    claims: Vec<Claim>,
-    /// Addresses of them in quarantine.
-    resting: Vec<u128>,
 }
 
 impl Cluster {
@@ -355,15 +325,17 @@ impl Cluster {
         if claims.is_empty() {
             return Answer::Empty;
         }
-        let rows = claims.iter().map(|claim| claim_row(network, index, claim)).collect();
-        if self.ledger.commit("range-grant", rows).is_err() {
+        let grant = Grant::of(network, index, &claims, false).into_iter().next();
+        let Some(grant) = grant.map(|grant| SignedGrant::sign(&self.identity, grant)) else {
+            return Answer::Empty;
+        };
+        if self.ledger.commit("range-grant", vec![grant_row(&grant)]).is_err() {
             return Answer::Unknown;
         }
-        for claim in &claims {
-            state.pool.merge(claim);
-        }
+        let statement = grant.statement.clone();
+        state.give([grant]);
         self.dirty.records.insert(network);
-        Answer::Granted(claims)
+        Answer::Granted(statement)
     }
 
     /// Takes in an answer to an own request; a late one still brings what it grants.
@@ -371,15 +343,15 @@ impl Cluster {
         let asked = self.fetches.iter().find(|(_, f)| f.number == number && f.donor == Some(from));
         let Some(key) = asked.map(|(&key, _)| key) else { return };
         match answer {
-            Answer::Granted(claims) => {
-                let claims: Vec<Claim> = claims.into_iter().filter(|claim| claim.owner == self.me).collect();
-                let gain = Gain { network: key.network, pool: key.pool, claims, resting: Vec::new() };
-                match self.gain(now, &[gain]) {
-                    Ok(()) => drop(self.fetches.remove(&key)),
-                    Err(error) => self.end_fetch(now, key, Refusal::Unreachable(error.to_string())),
+            Answer::Granted(statement) => match self.gain(now, key, &statement) {
+                Ok(true) => {
+                    self.fetches.remove(&key);
+                    self.dirty.attaching = true;
                 }
-                self.dirty.attaching = true;
-            }
+                // How the donor came to it is not known here yet; the donor publishes that, and answers again.
+                Ok(false) => {}
+                Err(error) => self.end_fetch(now, key, Refusal::Unreachable(error.to_string())),
+            },
             Answer::Taken => self.end_fetch(now, key, Refusal::Taken),
             Answer::Elsewhere(owner) => self.turn_to(now, key, |fetch| {
                 fetch.silent.insert(from);
@@ -398,71 +370,57 @@ impl Cluster {
         }
     }
 
-    /// Makes claims on behalf of this node durable, all in one commit, then takes them in.
-    fn gain(&mut self, now: Instant, gains: &[Gain]) -> Result<(), crate::storage::StorageError> {
-        let mut rows: Vec<Write> = Vec::new();
-        let mut gained: Vec<Gain> = Vec::new();
-        for gain in gains {
-            let Some(state) = self.networks.get(&gain.network).and_then(|n| n.pools.get(gain.pool)) else {
-                continue;
-            };
-            let claims: Vec<Claim> =
-                gain.claims.iter().filter(|claim| state.pool.gains(claim)).copied().collect();
-            let ours = |address: &&u128| claims.iter().any(|claim| claim.range.contains(**address));
-            let resting: Vec<u128> = gain.resting.iter().filter(ours).copied().collect();
-            rows.extend(claims.iter().map(|claim| claim_row(gain.network, gain.pool, claim)));
-            rows.extend(
-                resting.iter().map(|&a| {
-                    ledger::put(Table::Quarantine, rest_key(gain.network, gain.pool, a), Vec::new())
-                }),
-            );
-            gained.push(Gain { claims, resting, ..*gain });
+    /// Takes in a grant that was asked for; answers whether this node owns anything by it now.
+    fn gain(&mut self, now: Instant, key: FetchKey, statement: &[u8]) -> Result<bool, StorageError> {
+        let grant = self.book.open(statement).filter(|grant| grant.is_of(key.network, key.pool));
+        let state = self.networks.get(&key.network).and_then(|network| network.pools.get(key.pool));
+        let Some((grant, state)) = grant.zip(state) else { return Ok(false) };
+        let weighed = state.weigh_with(&grant);
+        let gained = weighed.news.iter().any(|news| news.id == grant.id);
+        if gained {
+            self.accept(now, vec![(key.network, key.pool, weighed)])?;
         }
-        self.ledger.commit("range-gain", rows)?;
-        gained.retain(|gain| !gain.claims.is_empty());
-        for gain in gained {
-            let state = self.networks.get_mut(&gain.network).and_then(|n| n.pools.get_mut(gain.pool));
-            let Some(state) = state else { continue };
-            for claim in &gain.claims {
-                state.pool.merge(claim);
-            }
-            for address in gain.resting {
-                state.pool.rest(address, now + self.config.timing.quarantine);
-            }
-            self.dirty.records.insert(gain.network);
-            self.dirty.attaching = true;
-        }
-        Ok(())
+        Ok(gained)
     }
 
-    /// Takes in what other nodes say about ranges, this node's gains included.
-    pub(super) fn hear_ranges(&mut self, now: Instant, heard: &[Heard]) {
-        let gains: Vec<Gain> = heard.iter().map(|heard| heard.gain(self.me)).collect();
-        if self.gain(now, &gains).is_err() {
+    /// Takes in what the other nodes publish about the owners of pools.
+    pub(super) fn hear_grants(&mut self, now: Instant, places: BTreeSet<(NetworkId, u8)>) {
+        let mut weighed = Vec::new();
+        for (id, pool) in places {
+            let index = usize::from(pool);
+            let state = self.networks.get(&id).and_then(|network| network.pools.get(index));
+            let Some(state) = state else { continue };
+            let published = self.views.values().filter_map(|view| view.grants.get(&(id, pool)));
+            let heard: Grants = published.flatten().map(|(id, grant)| (*id, Arc::clone(grant))).collect();
+            weighed.push((id, index, state.weigh(heard)));
+        }
+        if self.accept(now, weighed).is_err() {
             self.dirty.views = true;
         }
-        for heard in heard {
-            self.hear_claims(heard);
-        }
     }
 
-    fn hear_claims(&mut self, heard: &Heard) {
-        let pools = self.networks.get_mut(&heard.network).map(|network| &mut network.pools);
-        let Some(state) = pools.and_then(|pools| pools.get_mut(heard.pool)) else { return };
-        let space = crate::ipam::Range::of(state.pool.space().subnet());
-        let mut changed = false;
-        for claim in &heard.claims {
-            let Some(range) = claim.range.intersection(space) else { continue };
-            let claim = Claim { range, ..*claim };
-            changed |= state.heard.merge(&claim);
-            if claim.owner != self.me {
-                state.pool.merge(&claim);
+    /// Makes durable, in one commit, whatever makes this node an owner or ends that; then takes everything in.
+    fn accept(&mut self, now: Instant, all: Vec<(NetworkId, usize, Weighed)>) -> Result<(), StorageError> {
+        let mut rows: Vec<Write> = Vec::new();
+        for (id, pool, weighed) in &all {
+            rows.extend(weighed.news.iter().map(|grant| grant_row(grant)));
+            let resting = weighed.resting(self.me);
+            rows.extend(resting.map(|a| ledger::put(Table::Quarantine, rest_key(*id, *pool, a), Vec::new())));
+        }
+        self.ledger.commit("range-gain", rows)?;
+        for (id, pool, weighed) in all {
+            let state = self.networks.get_mut(&id).and_then(|network| network.pools.get_mut(pool));
+            let Some(state) = state else { continue };
+            let resting: Vec<u128> = weighed.resting(self.me).collect();
+            if state.accept(weighed) {
+                self.dirty.records.insert(id);
+                self.dirty.attaching = true;
+            }
+            for address in resting {
+                state.pool.rest(address, now + self.config.timing.quarantine);
             }
         }
-        if changed {
-            self.dirty.records.insert(heard.network);
-            self.dirty.attaching = true;
-        }
+        Ok(())
     }
 
     /// Ends quarantines; their rows go with the next commit that is a promise, or never matter.
@@ -494,21 +452,25 @@ impl Cluster {
         for endpoint in own {
             self.detach(now, endpoint)?;
         }
-        let mut granted = Vec::new();
+        let mut granted: BTreeMap<(NetworkId, usize), Vec<Arc<SignedGrant>>> = BTreeMap::new();
         for (&id, network) in &self.networks {
             for (index, state) in network.pools.iter().enumerate() {
                 let owners = state.pool.owners();
                 let heir = (self.alive().filter(|&node| node != self.me))
                     .min_by_key(|node| (owners.get(node).copied().unwrap_or(0), *node));
                 let claims = heir.map(|heir| state.pool.surrender(heir)).unwrap_or_default();
-                granted.extend(claims.into_iter().map(|claim| (id, index, claim)));
+                let (awake, asleep) = apart(claims, &state.pool.resting().collect());
+                let grants = Grant::of(id, index, &awake, false).into_iter();
+                let grants = grants.chain(Grant::of(id, index, &asleep, true));
+                let signed = grants.map(|grant| SignedGrant::sign(&self.identity, grant)).collect();
+                granted.insert((id, index), signed);
             }
         }
-        let rows = granted.iter().map(|(id, index, claim)| claim_row(*id, *index, claim)).collect();
+        let rows = granted.values().flatten().map(|grant| grant_row(grant)).collect();
         self.ledger.commit("range-leave", rows)?;
-        for (id, index, claim) in granted {
+        for ((id, index), grants) in granted {
             if let Some(state) = self.networks.get_mut(&id).and_then(|n| n.pools.get_mut(index)) {
-                state.pool.merge(&claim);
+                state.give(grants);
             }
             self.dirty.records.insert(id);
         }
@@ -521,8 +483,8 @@ impl Cluster {
     pub(super) fn finish_leaving(&mut self, now: Instant) {
         let Some(deadline) = self.leaving else { return };
         let pools = self.networks.values().flat_map(|network| &network.pools);
-        let open = pools.flat_map(|state| state.pool.granted().into_iter().map(move |claim| (state, claim)));
-        let waiting = { open }.any(|(state, claim)| self.is_alive(claim.owner) && !state.has_heard(&claim));
+        let mut open = pools.flat_map(|state| state.unheard());
+        let waiting = open.any(|grant| self.is_alive(grant.grant.to));
         if waiting && now < deadline {
             self.tick_at = now + TICK / 10;
             return;
@@ -555,4 +517,22 @@ fn is_ample(pool: &Pool, nodes: usize) -> bool {
 
 fn share(size: u128, nodes: usize) -> u128 {
     size / u128::try_from(nodes.max(1)).unwrap_or(u128::MAX)
+}
+
+/// Splits claims into those that are awake and single addresses that rest.
+fn apart(claims: Vec<Claim>, resting: &BTreeSet<u128>) -> (Vec<Claim>, Vec<Claim>) {
+    let mut awake = Vec::new();
+    let mut asleep = Vec::new();
+    for claim in claims {
+        let mut next = Some(claim.range.first());
+        for &address in resting.range(claim.range.first()..=claim.range.last()) {
+            let before = next.zip(address.checked_sub(1)).and_then(|(first, last)| Range::new(first, last));
+            awake.extend(before.map(|range| Claim { range, ..claim }));
+            asleep.push(Claim { range: Range::single(address), ..claim });
+            next = address.checked_add(1);
+        }
+        let rest = next.and_then(|first| Range::new(first, claim.range.last()));
+        awake.extend(rest.map(|range| Claim { range, ..claim }));
+    }
+    (awake, asleep)
 }

@@ -18,12 +18,11 @@ use serde::{Deserialize, Serialize};
 use weft_dataplane::wire::{MacAddr, Vni};
 
 use crate::identity::{self, Identity};
-use crate::ipam::{Claim, Range};
 use crate::model::{EndpointId, Name, NetworkId, NodeId, SandboxId};
 use crate::timestamp::UnixMillis;
 
-/// Ranges in one record; the largest IPv6 range with its version takes under 60 octets.
-pub(super) const RANGES_PER_RECORD: usize = 60;
+/// Octets of the statements in one record; a grant takes under 500.
+pub(super) const RANGES_OCTETS: usize = 3_500;
 /// Octets of an X25519 public key.
 pub(super) const STATIC_KEY_LEN: usize = 32;
 
@@ -149,29 +148,10 @@ impl Endpoint {
     }
 }
 
-/// Ranges as their owner, or who gave them away, says.
+/// The grants a node's ownership rests on, and those of its own that nobody else publishes: statements.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Ranges {
-    /// Owned by the publisher at these versions.
-    pub(super) owned: Vec<(Range, u64)>,
-    /// Given away by the publisher and not yet claimed by who got them.
-    pub(super) granted: Vec<Claim>,
-    /// Whether the addresses given away still rest: a leaving node hands on its quarantine too.
-    pub(super) rests: bool,
-}
-
-impl Ranges {
-    pub(super) fn claims(&self, publisher: NodeId) -> impl Iterator<Item = Claim> + '_ {
-        let owned =
-            self.owned.iter().map(move |&(range, version)| Claim { range, version, owner: publisher });
-        owned.chain(self.granted.iter().copied())
-    }
-
-    /// Addresses given away that still rest; a leaving node gives them one by one.
-    pub(super) fn resting(&self) -> Vec<u128> {
-        let singles = self.granted.iter().filter(|claim| self.rests && claim.range.count() == 1);
-        singles.map(|claim| claim.range.first()).collect()
-    }
+    pub(super) statements: Vec<Vec<u8>>,
 }
 
 /// A call between two members about ranges.
@@ -195,8 +175,8 @@ pub(super) enum Want {
 /// What is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// These ranges, now owned by who asked.
-    Granted(Vec<Claim>),
+    /// Ranges that are now owned by who asked: the statement of a grant.
+    Granted(Vec<u8>),
     /// Nothing is free here.
     Empty,
     /// The address is in use or reserved.

@@ -11,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use sha2::Sha256;
 
 use super::attach::Own;
+use super::grants::{Grants, SignedGrant};
 use super::ledger::{self, Ledger};
 use super::networks::{Network, Removed};
 use super::record::{decode, encode};
@@ -18,7 +19,6 @@ use super::sealed::{Sealed, publish_static_key};
 use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::identity::Identity;
-use crate::ipam::Claim;
 use crate::model::{EndpointId, NetworkId};
 use crate::storage::{Storage, Table, Write};
 use crate::timestamp::UnixMillis;
@@ -84,6 +84,7 @@ impl Cluster {
             endpoints: BTreeMap::new(),
             views: BTreeMap::new(),
             unheard: Default::default(),
+            book: Default::default(),
             down: BTreeMap::new(),
             attaching: BTreeMap::new(),
             last_ticket: 0,
@@ -143,29 +144,29 @@ impl Cluster {
         Ok(())
     }
 
-    /// Claims of this node, and addresses at rest, which rest anew in full: no clock tells how long the agent was
-    /// away.
+    /// Grants that this node knows, and addresses at rest, which rest anew in full: no clock tells how long the agent
+    /// was away.
     fn load_ranges(&mut self, now: Instant) -> Result<(), ClusterError> {
-        let mut compacted = Vec::new();
+        let mut idle = Vec::new();
         for (&id, network) in &mut self.networks {
             for (index, state) in network.pools.iter_mut().enumerate() {
                 let prefix = pool_key(id, index);
-                let rows: Vec<_> = self.ledger.rows(Table::Ranges, &prefix).collect();
-                let claims: Option<Vec<Claim>> = rows.iter().map(|(_, value)| decode(value)).collect();
-                state.pool.restore(&claims.ok_or(corrupt("ranges"))?);
-                let durable = state.pool.durable();
-                if rows.len() > 2 * durable.len() + 16 {
-                    compacted.extend(rows.iter().map(|(key, _)| ledger::delete(Table::Ranges, *key)));
-                    compacted.extend(durable.iter().map(|claim| claim_row(id, index, claim)));
+                let mut grants = Grants::new();
+                for (_, statement) in self.ledger.rows(Table::Ranges, &prefix) {
+                    let grant = self.book.open(statement).filter(|grant| grant.is_of(id, index));
+                    let grant = grant.ok_or(corrupt("ranges"))?;
+                    grants.insert(grant.id, grant);
                 }
+                idle.extend(state.restore(grants).iter().map(|grant| {
+                    ledger::delete(Table::Ranges, [prefix.as_slice(), grant.as_slice()].concat())
+                }));
                 for (key, _) in self.ledger.rows(Table::Quarantine, &prefix) {
                     let address = key.last_chunk().ok_or(corrupt("quarantine"))?;
                     state.pool.rest(u128::from_be_bytes(*address), now + self.config.timing.quarantine);
                 }
             }
         }
-        // Puts come after deletes of the same row, and the ledger's last word counts.
-        self.ledger.commit("boot", last_of_each_row(compacted))?;
+        self.ledger.commit("boot", idle)?;
         Ok(())
     }
 
@@ -227,13 +228,11 @@ pub(super) fn pool_key(network: NetworkId, pool: usize) -> Vec<u8> {
     key
 }
 
-/// The durable row of a claim. Rows are a set that is merged when read, so they are only ever added.
-pub(super) fn claim_row(network: NetworkId, pool: usize, claim: &Claim) -> Write {
-    let mut key = pool_key(network, pool);
-    key.extend(claim.range.first().to_be_bytes());
-    key.extend(claim.version.to_be_bytes());
-    key.extend(claim.range.last().to_be_bytes());
-    ledger::put(Table::Ranges, key, encode(claim))
+/// The durable row of a grant: its statement. Rows are a set, so they are only ever added.
+pub(super) fn grant_row(grant: &SignedGrant) -> Write {
+    let mut key = pool_key(grant.grant.network, usize::from(grant.grant.pool));
+    key.extend(grant.id);
+    ledger::put(Table::Ranges, key, grant.statement.clone())
 }
 
 /// Key of a resting address.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_dataplane::wire::Vni;
 
+use super::grants::Grants;
 use super::record::{self, Endpoint, Key, Membership, Ranges};
 use crate::gossip::{Record, RecordKey};
 use crate::model::{EndpointId, NetworkId};
@@ -15,7 +16,8 @@ pub(super) struct View {
     pub(super) static_key: Option<[u8; record::STATIC_KEY_LEN]>,
     pub(super) memberships: BTreeMap<NetworkId, Vni>,
     pub(super) endpoints: BTreeMap<NetworkId, BTreeMap<EndpointId, Endpoint>>,
-    pub(super) ranges: BTreeMap<(NetworkId, u8, u16), Ranges>,
+    /// Grants it publishes, by network and pool.
+    pub(super) grants: BTreeMap<(NetworkId, u8), Grants>,
     /// Networks whose definition it hands on.
     pub(super) definitions: BTreeSet<NetworkId>,
     /// Networks whose removal it hands on.
@@ -24,8 +26,14 @@ pub(super) struct View {
     pub(super) mentions: BTreeSet<NetworkId>,
 }
 
+/// Statements of grants, by network and pool, not opened yet.
+pub(super) type Statements = Vec<((NetworkId, u8), Vec<u8>)>;
+
 impl View {
-    pub(super) fn decode<'r>(records: impl Iterator<Item = (&'r RecordKey, &'r Record)>) -> Self {
+    pub(super) fn decode<'r>(
+        records: impl Iterator<Item = (&'r RecordKey, &'r Record)>,
+    ) -> (Self, Statements) {
+        let mut statements = Statements::new();
         let mut view = Self::default();
         for (key, record) in records {
             let body = record.body();
@@ -42,14 +50,16 @@ impl View {
                     let endpoint = record::decode_endpoint(body).map(|endpoint| (id, endpoint));
                     view.endpoints.entry(network).or_default().extend(endpoint);
                 }
-                Some(Key::Ranges(network, pool, chunk)) => {
-                    view.ranges.extend(record::decode(body).map(|ranges| ((network, pool, chunk), ranges)));
+                Some(Key::Ranges(network, pool, _)) => {
+                    let ranges: Option<Ranges> = record::decode(body);
+                    let listed = ranges.into_iter().flat_map(|ranges| ranges.statements);
+                    statements.extend(listed.map(|statement| ((network, pool), statement)));
                 }
                 Some(Key::Static) => view.static_key = super::sealed::static_key(body),
                 None => {}
             }
         }
-        view
+        (view, statements)
     }
 
     /// Networks whose endpoints or membership differ.

@@ -6,15 +6,15 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::map::{Claim, Owner, VersionedMap};
-use super::range::{Range, RangeSet, number};
+use super::range::{Range, number};
 use crate::model::{EndpointId, NodeId};
 
 /// Fewest and most addresses of a block that is asked for at once.
 const BLOCK: std::ops::RangeInclusive<u128> = 4..=256;
 /// Pieces a grant may consist of; a fragmented donor gives less rather than an answer too big for a datagram.
-const GRANT_PIECES: usize = 8;
-/// Entries a map may have; beyond it claims of others are not taken in, so a broken member cannot fill memory.
-const MAX_ENTRIES: usize = 65_536;
+pub const GRANT_PIECES: usize = 8;
+/// Times addresses may change hands: every owner publishes how it came to them, each time.
+const MAX_VERSION: u64 = 256;
 
 /// How many addresses to ask for in a subnet of `size` addresses among `nodes` nodes: every node can get four
 /// blocks, clamped to 4..=256.
@@ -99,9 +99,6 @@ pub struct Pool {
     me: NodeId,
     space: Space,
     map: VersionedMap,
-    /// Where this node has ever been owner: these entries must survive a restart, since an old grant to us that
-    /// is heard again must lose against what we did with it.
-    touched: RangeSet,
     taken: BTreeMap<u128, EndpointId>,
     resting: BTreeMap<u128, Instant>,
     cursor: u128,
@@ -115,12 +112,11 @@ impl Pool {
             me,
             cursor: space.automatic.first(),
             map: VersionedMap::default(),
-            touched: RangeSet::default(),
             taken: BTreeMap::new(),
             resting: BTreeMap::new(),
             space,
         };
-        pool.merge(&Claim { range: pool.space.whole, version: 1, owner: creator });
+        pool.map.merge(&Claim { range: pool.space.whole, version: 1, owner: creator });
         pool
     }
 
@@ -136,51 +132,9 @@ impl Pool {
         &self.map
     }
 
-    /// Takes in a claim, cut to the subnet. A claim that would make this node owner ([`gains`](Self::gains))
-    /// must be durable before.
-    pub fn merge(&mut self, claim: &Claim) -> bool {
-        let Some(range) = claim.range.intersection(self.space.whole) else { return false };
-        if claim.owner == self.me {
-            self.touched.insert(range);
-        } else if self.map.len() >= MAX_ENTRIES && self.own_within(range).next().is_none() {
-            // A claim on what is ours is this node's own grant, or the end of its ownership: never refused.
-            return false;
-        }
-        self.map.merge(&Claim { range, ..*claim })
-    }
-
-    /// Takes in claims of this node's own durable state.
-    pub fn restore(&mut self, claims: &[Claim]) {
-        for claim in claims {
-            self.merge(claim);
-            if let Some(range) = claim.range.intersection(self.space.whole) {
-                self.touched.insert(range);
-            }
-        }
-    }
-
-    /// Whether taking in `claim` would make this node owner of an address it does not own.
-    #[must_use]
-    pub fn gains(&self, claim: &Claim) -> bool {
-        claim.owner == self.me
-            && claim.range.intersection(self.space.whole).is_some_and(|range| {
-                let newer =
-                    |held: super::Held| held.version < claim.version && held.owner != Owner::Node(self.me);
-                self.map.within(range).any(newer)
-            })
-    }
-
-    /// The claims that must survive a restart: every address this node owns or once owned.
-    #[must_use]
-    pub fn durable(&self) -> Vec<Claim> {
-        self.touched
-            .iter()
-            .flat_map(|range| self.map.within(range))
-            .filter_map(|held| match held.owner {
-                Owner::Node(owner) => Some(Claim { range: held.range, version: held.version, owner }),
-                Owner::Contested => None,
-            })
-            .collect()
+    /// Sets the owners. What makes this node an owner, or ends that, must be durable before.
+    pub fn set_map(&mut self, map: VersionedMap) {
+        self.map = map;
     }
 
     /// Ranges this node owns, as claims.
@@ -189,12 +143,6 @@ impl Pool {
         self.own_within(self.space.whole)
             .map(|(range, version)| Claim { range, version, owner: self.me })
             .collect()
-    }
-
-    /// Ranges this node once owned and another owns, as claims.
-    #[must_use]
-    pub fn granted(&self) -> Vec<Claim> {
-        self.durable().into_iter().filter(|claim| claim.owner != self.me).collect()
     }
 
     /// Whether `address` is this node's, in use or not.
@@ -356,10 +304,9 @@ impl Pool {
     }
 
     fn hand_over(&self, range: Range, to: NodeId) -> impl Iterator<Item = Claim> + '_ {
-        // At the last version a range can change hands no more.
-        self.own_within(range).filter_map(move |(range, version)| {
-            version.checked_add(1).map(|version| Claim { range, version, owner: to })
-        })
+        self.own_within(range)
+            .filter(|(_, version)| *version < MAX_VERSION)
+            .map(move |(range, version)| Claim { range, version: version + 1, owner: to })
     }
 
     fn own_within(&self, range: Range) -> impl Iterator<Item = (Range, u64)> + '_ {
@@ -436,6 +383,7 @@ fn count<T>(items: impl Iterator<Item = T>) -> u128 {
 #[expect(clippy::disallowed_methods, reason = "a test's time starts somewhere")]
 mod tests {
     use super::*;
+    use crate::ipam::{Transfer, outcome};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -449,6 +397,15 @@ mod tests {
 
     fn endpoint(n: u128) -> EndpointId {
         EndpointId(n.to_be_bytes())
+    }
+
+    /// Lets ownership change as the claims say.
+    fn give(pool: &mut Pool, claims: &[Claim]) {
+        let mut map = pool.map().clone();
+        for claim in claims {
+            map.merge(claim);
+        }
+        pool.set_map(map);
     }
 
     fn slash29() -> Pool {
@@ -523,7 +480,7 @@ mod tests {
         let mut pool = slash29();
         let base = pool.space.whole.first();
         let grant = pool.carve_exact(base + 2, B).expect("free");
-        pool.merge(&grant);
+        give(&mut pool, &[grant]);
         assert_eq!(pool.standing(base + 2), Standing::Foreign(B));
         assert_eq!(pool.carve_exact(base + 2, B), None);
         assert_eq!(pool.pick(|_| false), Some(base + 3));
@@ -532,39 +489,11 @@ mod tests {
     }
 
     #[test]
-    fn an_old_grant_heard_again_after_a_restart_loses_against_what_was_done_with_it() {
-        let mut pool = Pool::new(A, slash29().space, B);
-        let base = pool.space.whole.first();
-        let to_us = Claim { range: Range::single(base + 2), version: 2, owner: A };
-        assert!(pool.gains(&to_us));
-        pool.merge(&to_us);
-        let away = pool.carve_exact(base + 2, B).expect("ours");
-        pool.merge(&away);
-        let mut restarted = Pool::new(A, slash29().space, B);
-        restarted.restore(&pool.durable());
-        assert!(!restarted.gains(&to_us));
-        restarted.merge(&to_us);
-        assert_eq!(restarted.standing(base + 2), Standing::Foreign(B));
-    }
-
-    #[test]
-    fn a_full_map_still_gives_up_what_this_node_granted() {
-        let mut pool = Pool::new(A, space("10.0.0.0/14", None, &[]), A);
-        let base = pool.space.whole.first();
-        for n in 0..MAX_ENTRIES as u128 {
-            pool.merge(&Claim { range: Range::single(base + 2 * n), version: 2, owner: B });
-        }
-        assert!(pool.map.len() >= MAX_ENTRIES);
-        let grant = pool.carve_exact(base + 200_001, B).expect("it is free");
-        assert!(pool.merge(&grant));
-        assert_eq!(pool.standing(base + 200_001), Standing::Foreign(B));
-    }
-
-    #[test]
-    fn a_range_at_the_last_version_is_not_granted() {
+    fn a_range_that_has_changed_hands_too_often_stays() {
         let mut pool = slash29();
         let base = pool.space.whole.first();
-        pool.merge(&Claim { range: pool.space.whole, version: u64::MAX, owner: A });
+        let last = Claim { range: pool.space.whole, version: MAX_VERSION, owner: A };
+        give(&mut pool, &[last]);
         assert_eq!((pool.carve(4, B), pool.carve_exact(base + 3, B)), (vec![], None));
     }
 
@@ -572,7 +501,8 @@ mod tests {
     fn a_contested_range_is_nobodys() {
         let mut pool = slash29();
         let base = pool.space.whole.first();
-        pool.merge(&Claim { range: pool.space.whole, version: 1, owner: B });
+        let twice = Claim { range: pool.space.whole, version: 1, owner: B };
+        give(&mut pool, &[twice]);
         assert!(pool.is_contested());
         assert_eq!(pool.pick(|_| false), None);
         assert_eq!(pool.carve(4, B), []);
@@ -614,9 +544,15 @@ mod tests {
         #[test]
         fn no_address_is_ever_handed_out_twice(steps in steps()) {
             let make = |me| Pool::new(me, space("10.0.0.0/27", None, &[]), A);
+            let whole = make(A).space.whole;
+            let first = Claim { range: whole, version: 1, owner: A };
+            let learn = |pool: &mut Pool, known: &BTreeSet<Transfer>| {
+                pool.set_map(outcome(&first, known.iter().map(|t| (*t, *t))).map);
+            };
             let mut pools = [make(A), make(B)];
-            let mut said: Vec<Claim> = Vec::new(); // every claim ever sent: delivered late, twice or never
-            let base = pools[0].space.whole.first();
+            let mut known = [BTreeSet::new(), BTreeSet::new()];
+            let mut said: Vec<Transfer> = Vec::new(); // every transfer ever sent: delivered late, twice or never
+            let base = whole.first();
             for step in steps {
                 match step {
                     Step::Attach(n) => {
@@ -633,31 +569,39 @@ mod tests {
                             pool.taken.remove(&address);
                         }
                     }
-                    Step::Ask(n, want) => {
-                        let to = if n { B } else { A };
-                        let donor = &mut pools[usize::from(!n)];
-                        let claims = donor.carve(want, to);
-                        claims.iter().for_each(|claim| { donor.merge(claim); });
-                        said.extend(claims);
-                    }
-                    Step::AskExact(n, offset) => {
-                        let to = if n { B } else { A };
-                        let donor = &mut pools[usize::from(!n)];
-                        let claim = donor.carve_exact(base + offset, to);
-                        claim.iter().for_each(|claim| { donor.merge(claim); });
-                        said.extend(claim);
+                    Step::Ask(n, _) | Step::AskExact(n, _) => {
+                        let (donor, from, to) = if n { (0, A, B) } else { (1, B, A) };
+                        let claims: Vec<Claim> = match step {
+                            Step::Ask(_, want) => pools[donor].carve(want, to),
+                            Step::AskExact(_, offset) => pools[donor].carve_exact(base + offset, to).into_iter().collect(),
+                            _ => Vec::new(),
+                        };
+                        let transfers: Vec<Transfer> = claims
+                            .iter()
+                            .map(|c| Transfer { range: c.range, version: c.version, from, to })
+                            .collect();
+                        known[donor].extend(transfers.iter().copied());
+                        learn(&mut pools[donor], &known[donor]);
+                        said.extend(transfers);
                     }
                     Step::Deliver(which) => {
-                        if let Some(&claim) = said.get(which % said.len().max(1)) {
-                            pools.iter_mut().for_each(|pool| { pool.merge(&claim); });
+                        if let Some(&transfer) = said.get(which % said.len().max(1)) {
+                            for (pool, known) in pools.iter_mut().zip(&mut known) {
+                                known.insert(transfer);
+                                learn(pool, known);
+                            }
                         }
                     }
                     Step::Restart(n) => {
-                        let pool = &mut pools[usize::from(n)];
-                        let mut fresh = make(pool.me);
-                        fresh.restore(&pool.durable());
-                        fresh.taken = pool.taken.clone();
-                        *pool = fresh;
+                        // Nothing is left but what was written: its own grants, and how it came to what it owns.
+                        let at = usize::from(n);
+                        let me = pools[at].me;
+                        let taken = std::mem::take(&mut pools[at].taken);
+                        let counted = outcome(&first, known[at].iter().map(|t| (*t, *t))).counted;
+                        known[at].retain(|t| t.from == me || counted.contains(t));
+                        pools[at] = make(me);
+                        learn(&mut pools[at], &known[at]);
+                        pools[at].taken = taken;
                     }
                 }
                 for address in base..base + 32 {

@@ -1,6 +1,5 @@
 //! Ranges of addresses and sets of them.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -102,88 +101,16 @@ impl From<Range> for (u128, u128) {
     }
 }
 
-/// A set of addresses as disjoint ranges that do not touch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RangeSet {
-    ranges: BTreeMap<u128, u128>,
-}
-
-impl RangeSet {
-    /// Adds every address of `range`.
-    pub fn insert(&mut self, range: Range) {
-        let (mut first, mut last) = (range.first, range.last);
-        let reach = last.saturating_add(1);
-        let touching: Vec<(u128, u128)> = self
-            .ranges
-            .range(..=reach)
-            .rev()
-            .take_while(|&(_, &end)| end.saturating_add(1) >= range.first)
-            .map(|(&start, &end)| (start, end))
-            .collect();
-        for (start, end) in touching {
-            self.ranges.remove(&start);
-            first = first.min(start);
-            last = last.max(end);
-        }
-        self.ranges.insert(first, last);
-    }
-
-    /// The parts of `range` that are in the set, in order.
-    pub fn within(&self, range: Range) -> impl Iterator<Item = Range> + '_ {
-        let before = self.ranges.range(..=range.first).next_back();
-        let after = self.ranges.range(range.first..=range.last).skip_while(move |&(&f, _)| f == range.first);
-        before
-            .into_iter()
-            .chain(after)
-            .filter_map(move |(&first, &last)| Range { first, last }.intersection(range))
-    }
-
-    /// Whether the set holds `address`.
-    #[must_use]
-    pub fn contains(&self, address: u128) -> bool {
-        self.within(Range::single(address)).next().is_some()
-    }
-
-    /// Its ranges in order.
-    pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
-        self.ranges.iter().map(|(&first, &last)| Range { first, last })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    proptest! {
-        #[test]
-        fn a_range_set_is_the_set_of_its_addresses(
-            inserts in prop::collection::vec((0u128..60, 0u128..12), 0..12), probe in (0u128..60, 0u128..20)
-        ) {
-            let mut set = RangeSet::default();
-            let mut model = BTreeSet::new();
-            for (first, more) in inserts {
-                set.insert(Range { first, last: first + more });
-                model.extend(first..=first + more);
-            }
-            let listed: BTreeSet<u128> = set.iter().flat_map(|r| r.first..=r.last).collect();
-            prop_assert_eq!(&listed, &model);
-            let ranges: Vec<Range> = set.iter().collect();
-            prop_assert!(ranges.windows(2).all(|w| w[0].last + 1 < w[1].first), "ranges touch: {ranges:?}");
-            let window = Range { first: probe.0, last: probe.0 + probe.1 };
-            let inside: Vec<u128> = set.within(window).flat_map(|r| r.first..=r.last).collect();
-            let expected: Vec<u128> = model.into_iter().filter(|&a| window.contains(a)).collect();
-            prop_assert_eq!(inside, expected);
-        }
-    }
 
     #[test]
-    fn ranges_reach_the_ends_of_the_number_line() {
-        let mut set = RangeSet::default();
-        set.insert(Range { first: u128::MAX - 1, last: u128::MAX });
-        set.insert(Range { first: 0, last: 3 });
-        assert!(set.contains(u128::MAX) && set.contains(0) && !set.contains(4));
-        assert!(Range::new(2, 1).is_none());
+    fn a_range_is_never_empty_and_reaches_the_ends_of_the_number_line() {
+        assert_eq!(Range::new(2, 1), None);
+        assert!(Range::try_from((2, 1)).is_err());
+        let all = Range::new(0, u128::MAX).expect("not empty");
+        assert!(all.contains(0) && all.contains(u128::MAX));
+        assert_eq!((all.count(), Range::single(7).count()), (u128::MAX, 1));
     }
 }
