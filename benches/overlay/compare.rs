@@ -1,4 +1,4 @@
-//! TCP, small datagrams and round trips, by turns over weft and over the kernel's VXLAN.
+//! TCP, small datagrams and round trips, by turns over weft in clear, weft sealed and the kernel's VXLAN.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,26 +14,37 @@ use crate::{Options, Part, Underlay, say};
 const OFFERED: [u64; 9] = [50, 100, 150, 200, 250, 300, 350, 400, 450];
 /// Loss up to which a rate counts as carried.
 const CARRIED: f64 = 0.005;
-const NETWORK: &str = "bench";
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Figures of both, one per turn.
+/// What is measured, in the order of a turn: weft in clear, weft sealed, the kernel's VXLAN (in clear).
+const CONTENDERS: [&str; 3] = ["clear", "sealed", "kernel"];
+/// The one the others are compared with.
+const KERNEL: usize = 2;
+
+/// Figures of all contenders, one per turn.
 #[derive(Default)]
-struct Turns {
-    weft: Vec<f64>,
-    kernel: Vec<f64>,
-}
+struct Turns([Vec<f64>; CONTENDERS.len()]);
 
 impl Turns {
     fn line(&mut self, what: &str) -> String {
-        let (weft, kernel) = (median(&mut self.weft), median(&mut self.kernel));
-        // Sorted by now.
-        let range = |figures: &[f64]| match figures {
-            [least, .., most] => format!("({least:.1}–{most:.1})"),
-            _ => String::new(),
-        };
-        let (ours, theirs) = (range(&self.weft), range(&self.kernel));
-        format!("{what:<34}{weft:>9.2} {ours:<18}{kernel:>9.2} {theirs:<18}{:>6.2}", weft / kernel)
+        let medians = self.0.each_mut().map(|figures| median(figures));
+        let mut line = format!("{what:<33}");
+        for (figures, median) in self.0.iter().zip(medians) {
+            // Sorted by now.
+            let range = match figures.as_slice() {
+                [least, .., most] => format!("({least:.1}–{most:.1})"),
+                _ => String::new(),
+            };
+            line += &format!("{median:>8.2} {range:<15}");
+        }
+        for median in &medians[..KERNEL] {
+            line += &format!("{:>8.2}", median / medians[KERNEL]);
+        }
+        line
+    }
+
+    fn push(&mut self, contender: usize, figure: f64) {
+        self.0[contender].push(figure);
     }
 }
 
@@ -50,11 +61,10 @@ pub(crate) fn run(underlay: Underlay, options: &Options) -> Result<()> {
         make_wire_like(&rig)?;
     }
     rig.start_all()?;
-    rig.create_network(0, &NetworkCreate { name: NETWORK.to_owned(), ..NetworkCreate::default() })?;
-    rig.await_network(1, NETWORK, START_LIMIT)?;
-    let weft = [rig.station(0, NETWORK, "near")?, rig.station(1, NETWORK, "far")?];
-    let kernel = rig.kernel_stations(0, 1)?;
-    for [near, far] in [&weft, &kernel] {
+    let clear = weft_stations(&rig, "clear", &[])?;
+    let sealed = weft_stations(&rig, "sealed", &[("encrypted", "")])?;
+    let contenders = [clear, sealed, rig.kernel_stations(0, 1)?];
+    for [near, far] in &contenders {
         rig.ping(near, far.address, START_LIMIT)?.context("the far sandbox does not answer")?;
     }
     let name = if underlay == Underlay::Veth {
@@ -63,11 +73,20 @@ pub(crate) fn run(underlay: Underlay, options: &Options) -> Result<()> {
         "wire-like: no TX segmentation or checksum offload, GRO on"
     };
     say(&format!("\nUnderlay: {name}"))?;
+    let [clear, sealed, kernel] = CONTENDERS;
     say(&format!(
-        "{:<34}{:>9} {:<18}{:>9} {:<18}{:>6}",
-        "median (least–most)", "weft", "", "kernel", "", "ratio"
+        "{:<33}{clear:>8} {:<15}{sealed:>8} {:<15}{kernel:>8} {:<15}{clear:>8}{sealed:>8}",
+        "median (least–most)", "", "", ""
     ))?;
-    Bench { rig: &rig, weft, kernel, options }.measure()
+    Bench { rig: &rig, contenders, options }.measure()
+}
+
+/// A network of `options`, and a sandbox in it on either host.
+fn weft_stations(rig: &Rig, name: &str, options: &[(&str, &str)]) -> Result<[Station; 2]> {
+    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    rig.create_network(0, &NetworkCreate { name: name.to_owned(), options, ..NetworkCreate::default() })?;
+    rig.await_network(1, name, START_LIMIT)?;
+    Ok([rig.station(0, name, &format!("{name}-near"))?, rig.station(1, name, &format!("{name}-far"))?])
 }
 
 /// The offloads a plain NIC has not (`ethtool -K`), at both ends of the cable.
@@ -92,8 +111,7 @@ fn make_wire_like(rig: &Rig) -> Result<()> {
 
 struct Bench<'r> {
     rig: &'r Rig,
-    weft: [Station; 2],
-    kernel: [Station; 2],
+    contenders: [[Station; 2]; CONTENDERS.len()],
     options: &'r Options,
 }
 
@@ -124,54 +142,49 @@ impl Bench<'_> {
         let (mut best, mut carried) = (Turns::default(), Turns::default());
         let mut by_rate: Vec<(Turns, Turns)> = OFFERED.iter().map(|_| Default::default()).collect();
         for _ in 0..self.options.repeats() {
-            let (mut weft, mut kernel) = (Summit::default(), Summit::default());
+            let mut summits: [Summit; CONTENDERS.len()] = Default::default();
             for (rate, (delivered, lost)) in OFFERED.iter().zip(&mut by_rate) {
-                for (stations, summit, turn, loss) in [
-                    (&self.weft, &mut weft, &mut delivered.weft, &mut lost.weft),
-                    (&self.kernel, &mut kernel, &mut delivered.kernel, &mut lost.kernel),
-                ] {
-                    let load = UdpLoad { size: UDP_SIZE, rate: rate * 1000, time: self.options.short() };
-                    let delivery = self.rig.udp(&stations[0], &stations[1], load)?;
-                    summit.add(delivery.rate() / 1e3, delivery.loss());
-                    turn.push(delivery.rate() / 1e3);
-                    loss.push(delivery.loss() * 100.0);
+                let load = UdpLoad { size: UDP_SIZE, rate: rate * 1000, time: self.options.short() };
+                for (contender, [near, far]) in self.contenders.iter().enumerate() {
+                    let delivery = self.rig.udp(near, far, load)?;
+                    summits[contender].add(delivery.rate() / 1e3, delivery.loss());
+                    delivered.push(contender, delivery.rate() / 1e3);
+                    lost.push(contender, delivery.loss() * 100.0);
                 }
             }
-            best.weft.push(weft.best);
-            best.kernel.push(kernel.best);
-            carried.weft.push(weft.carried);
-            carried.kernel.push(kernel.carried);
+            for (contender, summit) in summits.into_iter().enumerate() {
+                best.push(contender, summit.best);
+                carried.push(contender, summit.carried);
+            }
         }
         for (rate, (delivered, lost)) in OFFERED.iter().zip(&mut by_rate) {
-            let (ours, theirs) = (median(&mut lost.weft), median(&mut lost.kernel));
+            let [clear, sealed, kernel] = lost.0.each_mut().map(|figures| median(figures));
             let line = delivered.line(&format!("UDP 64 B, {rate} kpps offered"));
-            say(&format!("{line}   loss {ours:.1} % / {theirs:.1} %"))?;
+            say(&format!("{line}   loss {clear:.1} / {sealed:.1} / {kernel:.1} %"))?;
         }
         say(&best.line("UDP 64 B, best delivered, kpps"))?;
         Ok(say(&carried.line("UDP 64 B, most at ≤ 0.5 % loss"))?)
     }
 
     fn latency(&self) -> Result<()> {
-        let (mut median_trip, mut tail) = (Turns::default(), Turns::default());
+        let (mut middle, mut tail) = (Turns::default(), Turns::default());
         for _ in 0..self.options.repeats() {
-            for (stations, p50, p99) in [
-                (&self.weft, &mut median_trip.weft, &mut tail.weft),
-                (&self.kernel, &mut median_trip.kernel, &mut tail.kernel),
-            ] {
-                let trips = self.rig.round_trips(&stations[0], &stations[1], self.options.short())?;
-                p50.push(trips.p50 / 2.0);
-                p99.push(trips.p99 / 2.0);
+            for (contender, [near, far]) in self.contenders.iter().enumerate() {
+                let trips = self.rig.round_trips(near, far, self.options.short())?;
+                middle.push(contender, trips.p50 / 2.0);
+                tail.push(contender, trips.p99 / 2.0);
             }
         }
-        say(&median_trip.line("half round trip p50, µs"))?;
+        say(&middle.line("half round trip p50, µs"))?;
         Ok(say(&tail.line("half round trip p99, µs"))?)
     }
 
     fn by_turns(&self, measure: impl Fn([&Station; 2]) -> Result<f64>) -> Result<Turns> {
         let mut turns = Turns::default();
         for _ in 0..self.options.repeats() {
-            turns.weft.push(measure(self.weft.each_ref())?);
-            turns.kernel.push(measure(self.kernel.each_ref())?);
+            for (contender, stations) in self.contenders.iter().enumerate() {
+                turns.push(contender, measure(stations.each_ref())?);
+            }
         }
         Ok(turns)
     }

@@ -1,7 +1,8 @@
-//! weft beside the kernel's VXLAN, sandbox to sandbox, on two underlays of one machine.
+//! weft, in clear and sealed, beside the kernel's VXLAN (in clear), sandbox to sandbox, on two underlays of one
+//! machine.
 //!
-//! Both run at the same time on the same two hosts (network namespaces) and are measured by turns, so that whatever
-//! else the machine does meets both; medians and their ratio are what counts, not absolute figures.
+//! All run at the same time on the same two hosts (network namespaces) and are measured by turns, so that whatever
+//! else the machine does meets all; medians and their ratio are what counts, not absolute figures.
 //!
 //! - `veth`: one veth pair with its offloads. The kernel's 64 KB packets pass uncut, so its VXLAN pays neither for
 //!   segmentation nor for checksums.
