@@ -15,6 +15,8 @@ mod command_line;
 mod everyone;
 #[path = "netns/faults.rs"]
 mod faults;
+#[path = "netns/hardening.rs"]
+mod hardening;
 #[path = "netns/kernel_peer.rs"]
 mod kernel_peer;
 #[path = "netns/kill.rs"]

@@ -12,10 +12,12 @@ use weft_control::io::agent::{self, ReadyReport};
 use crate::args::AgentArgs;
 use crate::config;
 use crate::failure::Outcome;
+use crate::hardening;
 use crate::output::{Screen, escape};
 
 /// Runs the agent until it is told to stop.
 pub(crate) fn perform(args: &AgentArgs, socket: Option<&Path>, screen: &mut Screen) -> Outcome {
+    hardening::give_up_privileges()?;
     start_logging(&args.log)?;
     let mut config = config::compose(args, std::env::var_os("CREDENTIALS_DIRECTORY"))?;
     config.socket = socket.map(Path::to_owned);

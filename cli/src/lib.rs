@@ -22,6 +22,7 @@ mod config;
 mod demo;
 mod failure;
 mod filter;
+mod hardening;
 mod ipam;
 mod key;
 mod output;
