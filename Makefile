@@ -35,7 +35,7 @@ build: ## the binary, optimised: target/release/weft
 	cargo build --release --locked
 
 setup-demo:
-	@.ci/setup build
+	@.ci/setup build demo
 
 setup-test:
 	@.ci/setup build test

@@ -15,6 +15,8 @@ mod command_line;
 mod everyone;
 #[path = "netns/faults.rs"]
 mod faults;
+#[path = "netns/frames.rs"]
+mod frames;
 #[path = "netns/hardening.rs"]
 mod hardening;
 #[path = "netns/kernel_peer.rs"]
@@ -27,6 +29,8 @@ mod leftovers;
 mod namespace;
 #[path = "netns/rig.rs"]
 mod rig;
+#[path = "netns/spoof.rs"]
+mod spoof;
 #[path = "netns/traffic.rs"]
 mod traffic;
 #[path = "netns/truth.rs"]

@@ -431,7 +431,7 @@ pub struct FdbEntry {
 pub struct Stats {
     /// Packet path, by counter name.
     pub dataplane: BTreeMap<String, u64>,
-    /// Drops of the packet path, by reason.
+    /// Drops of the packet path, by reason; `bridge_…` are those of the kernel between sandboxes of the host.
     pub drops: BTreeMap<String, u64>,
     /// Gossip, by counter name.
     pub gossip: BTreeMap<String, u64>,

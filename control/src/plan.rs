@@ -9,6 +9,7 @@ use std::fmt;
 use ipnet::IpNet;
 use weft_dataplane::wire::{MacAddr, Vni};
 
+use crate::driver::overlay::Guard;
 use crate::model::{NetworkId, SandboxId};
 
 /// A network namespace, by what it is for.
@@ -102,7 +103,7 @@ pub enum Step {
         name: String,
         /// The bridge.
         bridge: String,
-        /// Whether it gets unicast frames for unknown addresses; no port learns addresses.
+        /// Whether it gets unicast frames for unknown addresses, or is locked to its pinned ones; no port learns.
         flood: bool,
     },
     /// Pins the address to the bridge port.
@@ -148,6 +149,13 @@ pub enum Step {
         /// The link.
         name: String,
     },
+    /// Says what the endpoints may say inside the bridge; a kernel that cannot check it does without.
+    Guard {
+        /// Where; always a hidden namespace.
+        at: Place,
+        /// What they may use.
+        guard: Guard,
+    },
     /// Lets the link tell its neighbours whose its addresses are (gratuitous ARP, unsolicited advertisement).
     Tell {
         /// Where.
@@ -161,7 +169,7 @@ pub enum Step {
 
 impl Step {
     /// Names of all kinds of steps, as [`Step::name`] gives them.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "make-namespace",
         "remove-namespace",
         "set-sysctl",
@@ -176,6 +184,7 @@ impl Step {
         "add-address",
         "delete-address",
         "set-up",
+        "guard",
         "tell",
     ];
 
@@ -197,6 +206,7 @@ impl Step {
             Self::AddAddress { .. } => "add-address",
             Self::DeleteAddress { .. } => "delete-address",
             Self::SetUp { .. } => "set-up",
+            Self::Guard { .. } => "guard",
             Self::Tell { .. } => "tell",
         }
     }
@@ -230,7 +240,7 @@ impl fmt::Display for Step {
             }
             Self::DeleteLink { at, name } => write!(f, "delete {name} in {at}"),
             Self::Enslave { at, name, bridge, flood } => {
-                let flood = if *flood { ", gets unknown unicast" } else { "" };
+                let flood = if *flood { ", gets unknown unicast" } else { ", locked" };
                 write!(f, "add {name} to bridge {bridge} in {at}{flood}")
             }
             Self::PinMac { at, port, mac } => write!(f, "pin {mac} to {port} in {at}"),
@@ -238,6 +248,10 @@ impl fmt::Display for Step {
             Self::AddAddress { at, name, address } => write!(f, "add {address} to {name} in {at}"),
             Self::DeleteAddress { at, name, address } => write!(f, "remove {address} from {name} in {at}"),
             Self::SetUp { at, name } => write!(f, "set {name} up in {at}"),
+            Self::Guard { at, guard } => {
+                let number = guard.endpoints();
+                write!(f, "guard {number} endpoint{} in {at}", if number == 1 { "" } else { "s" })
+            }
             Self::Tell { at, name, mac } => write!(f, "tell of {mac} on {name} in {at}"),
         }
     }

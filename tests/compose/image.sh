@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# image.sh BINARY IMAGE: imports an image of the binary, a busybox and iperf3, from files of this machine alone.
+# image.sh BINARY IMAGE: imports an image of the binary, a busybox, iperf3 and nft, from files of this machine alone.
 # No registry is asked. DOCKER_HOST picks the engine.
 set -euo pipefail
 binary=$1 image=$2
@@ -18,6 +18,8 @@ copy() {
 
 copy "$binary" /bin/weft
 copy "$(command -v iperf3)" /bin/iperf3
+nft=$(command -v nft || ls /usr/sbin/nft 2>/dev/null || true)
+[ -z "$nft" ] || copy "$nft" /bin/nft
 busybox=$(command -v busybox)
 copy "$busybox" /bin/busybox
 "$busybox" --list | grep -vxF busybox | while read -r applet; do ln -s busybox "$root/bin/$applet"; done

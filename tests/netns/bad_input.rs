@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::everyone::pair;
+use crate::frames::Frame;
 use crate::rig::{Host, Rig, Sandbox, needs_root};
 use crate::traffic::{pings, udp_echo};
 use crate::wait::{eventually, until};
@@ -100,7 +101,7 @@ fn a_sandbox_that_takes_anothers_addresses_reaches_nobody() {
     let other = a.sandbox("other", "blue", &[]);
     rig.converge("blue");
     let spoofs = |host: &Host| {
-        ["spoofed_mac", "spoofed_ip", "spoofed_arp", "spoofed_nd"]
+        ["bridge_spoofed_mac", "bridge_spoofed_ip", "bridge_spoofed_arp", "bridge_spoofed_nd"]
             .iter()
             .map(|r| counter(host, "Drops", r))
             .sum::<u64>()
@@ -383,65 +384,6 @@ fn answer_inside(host: &Host, flags: &[&str]) -> Answer {
     host.ends(&mut command)
 }
 
-/// An Ethernet frame with an IPv4 UDP packet to port 9999, each part open to being wrong.
-#[derive(Clone)]
-struct Frame {
-    dst: [u8; 6],
-    src: [u8; 6],
-    ethertype: u16,
-    ip_first: u8,
-    ip_src: [u8; 4],
-    ip_dst: [u8; 4],
-    padding: usize,
-}
-
-impl Frame {
-    fn from_to(from: &Sandbox<'_>, to: &Sandbox<'_>) -> Self {
-        let (ip_src, ip_dst) = (from.ip4().octets(), to.ip4().octets());
-        Self {
-            dst: mac(&to.mac),
-            src: mac(&from.mac),
-            ethertype: 0x0800,
-            ip_first: 0x45,
-            ip_src,
-            ip_dst,
-            padding: 10,
-        }
-    }
-
-    fn octets(&self) -> Vec<u8> {
-        let udp_len = u16::try_from(8 + self.padding).expect("fits");
-        let mut ip = vec![self.ip_first, 0];
-        ip.extend((20 + udp_len).to_be_bytes());
-        ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
-        ip.extend(self.ip_src);
-        ip.extend(self.ip_dst);
-        let sum = ip_checksum(&ip);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        let ports = [9_999_u16, 9_999, udp_len, 0];
-        let udp = ports.into_iter().flat_map(u16::to_be_bytes).chain(std::iter::repeat_n(0x77, self.padding));
-        self.dst
-            .into_iter()
-            .chain(self.src)
-            .chain(self.ethertype.to_be_bytes())
-            .chain(ip)
-            .chain(udp)
-            .collect()
-    }
-}
-
-/// RFC 1071 over a header of even length.
-fn ip_checksum(header: &[u8]) -> u16 {
-    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    !((sum >> 16) + (sum & 0xffff)) as u16
-}
-
-fn mac(text: &str) -> [u8; 6] {
-    let octets: Vec<u8> =
-        text.split(':').map(|octet| u8::from_str_radix(octet, 16).expect("hexadecimal")).collect();
-    octets.try_into().expect("six octets")
-}
-
 /// RFC 7348 §5: flags with the I bit, reserved, VNI, reserved, frame.
 fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
     [0x0800_0000_u32.to_be_bytes(), (vni << 8).to_be_bytes()]
@@ -467,13 +409,13 @@ fn noise(len: usize) -> Vec<u8> {
     std::iter::repeat_with(step).take(len).collect()
 }
 
-fn counters(host: &Host, group: &str) -> BTreeMap<String, u64> {
+pub(crate) fn counters(host: &Host, group: &str) -> BTreeMap<String, u64> {
     let stats = host.json(&["stats"]);
     let group = stats[group].as_object().expect("counters");
     group.iter().map(|(name, value)| (name.clone(), value.as_u64().unwrap_or(0))).collect()
 }
 
-fn counter(host: &Host, group: &str, name: &str) -> u64 {
+pub(crate) fn counter(host: &Host, group: &str, name: &str) -> u64 {
     counters(host, group).get(name).copied().unwrap_or(0)
 }
 

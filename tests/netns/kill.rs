@@ -13,7 +13,7 @@ use crate::wait::{eventually, until};
 /// peer never met before have tests of their own.
 const NOT_HERE: [&str; 4] = ["range-wake", "delete-address", "range-leave", "peers"];
 /// Steps of which everything is made after a host's restart.
-const MAKING: [&str; 11] = [
+const MAKING: [&str; 12] = [
     "make-namespace",
     "set-up",
     "set-sysctl",
@@ -21,6 +21,7 @@ const MAKING: [&str; 11] = [
     "open-uplink",
     "set-mtu",
     "enslave",
+    "guard",
     "add-veth",
     "pin-mac",
     "add-address",

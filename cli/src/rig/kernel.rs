@@ -48,7 +48,7 @@ async fn station(host: &Host, remote: IpAddr, number: u8) -> Result<Station> {
     links.add_veth(veth).await?;
     links.set_mtu(TUNNEL, mtu).await?;
     for port in [TUNNEL, PORT_OF_SANDBOX] {
-        links.enslave(port, BRIDGE, PortOptions { learning: true, flood: true }).await?;
+        links.enslave(port, BRIDGE, PortOptions { learning: true, flood: true, locked: None }).await?;
         links.set_up(port).await?;
     }
     links.set_up(BRIDGE).await?;

@@ -172,7 +172,9 @@ impl Rig {
                 switch
                     .add_veth(Veth { name: &port, peer: UPLINK, namespace, mac: None, mtu: UNDERLAY_MTU })
                     .await?;
-                switch.enslave(&port, SWITCH, PortOptions { learning: true, flood: true }).await?;
+                switch
+                    .enslave(&port, SWITCH, PortOptions { learning: true, flood: true, locked: None })
+                    .await?;
                 switch.set_up(&port).await?;
                 bring_up(host).await?;
             }

@@ -10,8 +10,8 @@
 //!
 //! No port of the bridge learns: local addresses are pinned to their ports and everything unknown goes to the uplink
 //! alone, so a sandbox cannot draw another's frames to itself by sending from its MAC, and nothing has to age when an
-//! endpoint moves. What sandboxes of one node say of their addresses to each other is not checked: their frames
-//! stay in the kernel's bridge.
+//! endpoint moves. Sandboxes' ports are locked to their pinned addresses, and a [`Guard`] checks what they say of
+//! their other addresses: frames between sandboxes of one node stay in the kernel's bridge.
 //! The namespace exists only while the node has endpoints in the network.
 //!
 //! [`pieces`] compares what is wanted with what the kernel shows, so attaching, detaching, restarting and repairing are
@@ -25,8 +25,10 @@ use weft_dataplane::wire::{MacAddr, Vni};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::plan::{Place, Plan, Step};
 
+mod guard;
 mod observed;
 
+pub use guard::{COUNTERS, Guard, TABLE};
 pub use observed::{Hidden, Observed, SeenLink, SeenPort, Setting};
 
 /// Name of the bridge in a hidden namespace.
@@ -166,6 +168,7 @@ pub fn pieces(wanted: &Validated, observed: &Observed) -> Vec<Piece> {
     let keep: BTreeSet<_> = endpoints.iter().map(|e| port_name(e.id)).collect();
     piece(None, &|steps| plan_stray_ports(wanted.network, observed, &keep, steps));
     piece(None, &|steps| plan_hidden(wanted, observed, steps));
+    piece(None, &|steps| plan_guard(wanted.network, &endpoints, observed, steps));
     for endpoint in &endpoints {
         piece(Some(endpoint.id), &|steps| plan_endpoint(wanted, endpoint, observed, steps));
     }
@@ -208,6 +211,14 @@ fn plan_hidden(wanted: &Wanted, observed: &Observed, steps: &mut Vec<Step>) {
         steps.push(Step::OpenUplink { at, name: UPLINK.into(), vni: wanted.vni });
     }
     plan_port(at, UPLINK, uplink, wanted.mtu, true, steps);
+}
+
+/// What the endpoints may say; before they can say anything.
+fn plan_guard(network: NetworkId, endpoints: &[&WantedEndpoint], observed: &Observed, steps: &mut Vec<Step>) {
+    let guard = Guard::of(endpoints.iter().copied());
+    if observed.hidden.as_ref().and_then(|hidden| hidden.guard.as_ref()) != Some(&guard) {
+        steps.push(Step::Guard { at: Place::Hidden(network), guard });
+    }
 }
 
 /// One endpoint: its pair, its addresses, its place on the bridge.
@@ -277,7 +288,10 @@ fn plan_port(at: Place, name: &str, seen: Option<&SeenLink>, mtu: u16, flood: bo
     if !made_with_mtu && seen.is_none_or(|seen| seen.mtu != u32::from(mtu)) {
         steps.push(Step::SetMtu { at, name: name.into(), mtu });
     }
-    let right = |port: &SeenPort| port.bridge == BRIDGE && !port.learning && port.flood == flood;
+    let right = |port: &SeenPort| {
+        let locked = port.locked.is_none_or(|locked| locked != flood);
+        port.bridge == BRIDGE && !port.learning && port.flood == flood && locked
+    };
     if !seen.and_then(|seen| seen.port.as_ref()).is_some_and(right) {
         steps.push(Step::Enslave { at, name: name.into(), bridge: BRIDGE.into(), flood });
     }

@@ -17,6 +17,10 @@ use crate::driver::overlay::{Hidden, Observed, SeenLink, SeenPort, Setting};
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Perform, Place, Step};
 
+mod guards;
+
+use guards::Guards;
+
 /// Looks, a millisecond apart, at whether a new link is connected yet.
 const CONNECTED_LOOKS: u32 = 50;
 
@@ -58,6 +62,7 @@ pub(crate) struct Kernel {
     names: BTreeMap<SandboxId, String>,
     /// Open namespaces of the plan at hand.
     opened: BTreeMap<Place, (Namespace, Links)>,
+    guards: Guards,
     /// In tests, the number of steps left until one is told to fail.
     fail_in: Option<usize>,
 }
@@ -85,7 +90,7 @@ impl Kernel {
     pub(crate) fn new(pins: Pins, carrier: Box<dyn Carrier>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (uplinks, names, opened) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { pins, runtime, carrier, uplinks, names, opened, fail_in: None })
+        Ok(Self { pins, runtime, carrier, uplinks, names, opened, guards: Guards::default(), fail_in: None })
     }
 
     /// Ends it: uplinks go with the dataplane, pins stay.
@@ -122,6 +127,23 @@ impl Kernel {
     /// Forgets the pin of a sandbox.
     pub(crate) fn forget_sandbox(&mut self, sandbox: SandboxId) {
         self.names.remove(&sandbox);
+    }
+
+    /// Has what guards networks loaded again, whatever it is now.
+    pub(crate) fn doubt_guards(&mut self) {
+        self.guards.doubt();
+    }
+
+    /// Why some network's bridge is not guarded, if that has changed.
+    pub(crate) fn guard_news(&mut self) -> Option<Option<String>> {
+        self.guards.news()
+    }
+
+    /// Frames that bridges' guards have dropped, by reason.
+    pub(crate) fn guard_drops(&self) -> BTreeMap<String, u64> {
+        let namespaces: Vec<_> =
+            self.guards.tables().filter_map(|network| self.open(Place::Hidden(network)).ok()).collect();
+        self.guards.drops(namespaces.iter())
     }
 
     /// Ends a plan: closes what was opened for it.
@@ -195,7 +217,8 @@ impl Kernel {
             // Somebody took the namespace away under the uplink, which holds no more than itself.
             self.carrier.close(vni);
         }
-        let hidden = links.map(|links| Hidden { links, uplink: self.uplinks.get(&network).copied() });
+        let (uplink, guard) = (self.uplinks.get(&network).copied(), self.guards.loaded(network).cloned());
+        let hidden = links.map(|links| Hidden { links, uplink, guard });
         let mut observed = Observed { hidden, ..Observed::default() };
         for sandbox in sandboxes {
             if let Some(links) = self.links(Place::Sandbox(sandbox))? {
@@ -223,6 +246,9 @@ impl Kernel {
                 self.pins.pin(&pin, &Namespace::create()?)?;
             }
             Step::RemoveNamespace { at } => {
+                if let Place::Hidden(network) = at {
+                    self.guards.retire(*network, self.open(*at).ok().as_ref());
+                }
                 self.opened.remove(at);
                 self.pins.remove(&self.pin_of(*at)?)?;
             }
@@ -233,6 +259,13 @@ impl Kernel {
                     Err(fault) if fault.is_missing() && *value != "0" => {}
                     Err(fault) if fault.is_missing() && key.ends_with("accept_ra") => {}
                     other => other?,
+                }
+            }
+            Step::Guard { at, guard } => {
+                self.enter(*at)?;
+                let (namespace, _) = self.opened.get(at).expect("it has just been opened");
+                if let Place::Hidden(network) = at {
+                    self.guards.load(*network, namespace, guard);
                 }
             }
             Step::OpenUplink { at, name, vni } => self.open_uplink(*at, name, *vni)?,
@@ -261,7 +294,7 @@ impl Kernel {
             }
             Step::Enslave { at, name, bridge, flood } => {
                 let (_, links, runtime) = self.inside(*at)?;
-                let options = PortOptions { learning: false, flood: *flood };
+                let options = PortOptions { learning: false, flood: *flood, locked: Some(!*flood) };
                 runtime.block_on(links.enslave(name, bridge, options))?;
             }
             Step::PinMac { at, port, mac } => {
@@ -366,10 +399,10 @@ impl Found {
     }
 
     fn port(&self, link: &Link) -> Option<SeenPort> {
-        let PortOptions { learning, flood } = link.port?;
+        let PortOptions { learning, flood, locked } = link.port?;
         let bridge = self.links.iter().find(|other| link.controller == Some(other.index))?.name.clone();
         let pinned = self.pinned.iter().filter(|(index, _)| *index == link.index).map(|(_, mac)| *mac);
-        Some(SeenPort { bridge, learning, flood, pinned: pinned.collect() })
+        Some(SeenPort { bridge, learning, flood, locked, pinned: pinned.collect() })
     }
 }
 
@@ -385,5 +418,4 @@ fn settings(link: &Link) -> BTreeMap<Setting, i32> {
 }
 
 #[cfg(test)]
-#[path = "kernel_tests.rs"]
 mod tests;

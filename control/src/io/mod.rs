@@ -8,6 +8,7 @@ mod kernel;
 pub mod kill;
 pub mod namespace;
 pub mod netlink;
+mod nft;
 mod node;
 mod process;
 mod server;

@@ -78,6 +78,9 @@ pub struct PortOptions {
     pub learning: bool,
     /// Gets unicast frames for unknown addresses.
     pub flood: bool,
+    /// Takes frames only from addresses that are pinned to it; absent where the kernel cannot (before 5.18), or to
+    /// leave it as it is.
+    pub locked: Option<bool>,
 }
 
 /// A veth pair to be made: `name` here, `peer` in another namespace.
@@ -308,11 +311,12 @@ impl Links {
         let controller = self.index(bridge).await?;
         let attempt = format!("add {name} to bridge {bridge}");
         self.change(name, attempt.clone(), |link| link.controller(controller)).await?;
-        let port = LinkBridgePort::new(self.index(name).await?)
-            .learning(options.learning)
-            .flood(options.flood)
-            .build();
-        self.handle.link().set_port(port).execute().await.map_err(failed(attempt))
+        let mut port =
+            LinkBridgePort::new(self.index(name).await?).learning(options.learning).flood(options.flood);
+        if let Some(locked) = options.locked {
+            port = port.locked(locked);
+        }
+        self.handle.link().set_port(port.build()).execute().await.map_err(failed(attempt))
     }
 
     /// Pins `mac` to the bridge port `port`; an entry that is there already is replaced.

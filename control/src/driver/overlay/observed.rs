@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use weft_dataplane::wire::{MacAddr, Vni};
 
+use super::Guard;
 use crate::model::SandboxId;
 
 /// What the kernel shows of a network's hidden namespace and of the sandboxes it concerns.
@@ -23,6 +24,8 @@ pub struct Hidden {
     pub links: BTreeMap<String, SeenLink>,
     /// VNI whose traffic the dataplane carries through the uplink, if it does.
     pub uplink: Option<Vni>,
+    /// What guards it, as far as is known.
+    pub guard: Option<Guard>,
 }
 
 /// A link as it is.
@@ -51,6 +54,8 @@ pub struct SeenPort {
     pub learning: bool,
     /// Gets unicast frames for unknown addresses.
     pub flood: bool,
+    /// Takes frames from pinned addresses only; absent where the kernel cannot (before 5.18).
+    pub locked: Option<bool>,
     /// Addresses pinned to it.
     pub pinned: BTreeSet<MacAddr>,
 }

@@ -61,10 +61,13 @@ impl Perform for Observed {
                 let lo =
                     SeenLink { settings: BTreeMap::from([(Setting::DisableIpv6, 0)]), ..SeenLink::default() };
                 let links = BTreeMap::from([("lo".to_owned(), lo)]);
-                self.hidden = Some(Hidden { links, uplink: None });
+                self.hidden = Some(Hidden { links, ..Hidden::default() });
             }
             Step::RemoveNamespace { .. } => self.hidden = None,
             Step::Tell { .. } => {}
+            Step::Guard { guard, .. } => {
+                self.hidden.as_mut().expect("the namespace is there").guard = Some(guard);
+            }
             Step::SetSysctl { at, key, value } => {
                 let value = value.parse().map_err(|_| "not a number")?;
                 for (name, link) in self.links(at) {
@@ -102,7 +105,7 @@ impl Perform for Observed {
             Step::Enslave { at, name, bridge, flood } => {
                 let link = self.link(at, &name)?;
                 let pinned = link.port.take().map(|port| port.pinned).unwrap_or_default();
-                link.port = Some(SeenPort { bridge, learning: false, flood, pinned });
+                link.port = Some(SeenPort { bridge, learning: false, flood, locked: Some(!flood), pinned });
             }
             Step::SetMtu { at, name, mtu } => self.link(at, &name)?.mtu = mtu.into(),
             Step::AddAddress { at, name, address } => self.link(at, &name)?.addresses.push(address),
@@ -136,12 +139,13 @@ fn the_first_endpoint_brings_namespace_bridge_and_uplink() {
          set MTU 1450 on weft0 in network aaaaaaaaaaaa\n\
          add weft0 to bridge br0 in network aaaaaaaaaaaa, gets unknown unicast\n\
          set weft0 up in network aaaaaaaaaaaa\n\
+         guard 1 endpoint in network aaaaaaaaaaaa\n\
          join v010101010101 in network aaaaaaaaaaaa to eth0 in sandbox 010101010101, 02:00:00:00:00:01, MTU 1450\n\
          set net/ipv6/conf/eth0/accept_ra to 0 in sandbox 010101010101\n\
          set net/ipv6/conf/eth0/disable_ipv6 to 1 in sandbox 010101010101\n\
          set net/ipv6/conf/eth0/ndisc_notify to 1 in sandbox 010101010101\n\
          set net/ipv4/conf/eth0/arp_notify to 1 in sandbox 010101010101\n\
-         add v010101010101 to bridge br0 in network aaaaaaaaaaaa\n\
+         add v010101010101 to bridge br0 in network aaaaaaaaaaaa, locked\n\
          set v010101010101 up in network aaaaaaaaaaaa\n\
          pin 02:00:00:00:00:01 to v010101010101 in network aaaaaaaaaaaa\n\
          add 10.0.0.2/24 to eth0 in sandbox 010101010101\n\
@@ -216,7 +220,10 @@ fn an_endpoint_whose_sandbox_is_gone_is_cleared_away() {
     let both = wanted(&[endpoint(1, &["10.0.0.2/24"]), endpoint(2, &["10.0.0.3/24"])]);
     settle(&both, &mut kernel);
     kernel.sandboxes.remove(&SandboxId([2; 16]));
-    assert_eq!(settle(&both, &mut kernel), "delete v020202020202 in network aaaaaaaaaaaa\n");
+    assert_eq!(
+        settle(&both, &mut kernel),
+        "delete v020202020202 in network aaaaaaaaaaaa\nguard 1 endpoint in network aaaaaaaaaaaa\n"
+    );
 }
 
 #[test]
@@ -298,7 +305,7 @@ fn interfaces_take_the_first_free_number() {
 
 proptest! {
     #[test]
-    fn whatever_is_broken_is_repaired(breaks in prop::collection::vec((0..13_u8, 1..=3_u8), 1..6)) {
+    fn whatever_is_broken_is_repaired(breaks in prop::collection::vec((0..15_u8, 1..=3_u8), 1..6)) {
         let mut kernel = kernel(3);
         let wanted = wanted(&[
             endpoint(1, &["10.0.0.2/24"]),
@@ -326,6 +333,8 @@ proptest! {
                     match (what, port) {
                         (10, Some(port)) => port.learning = true,
                         (11, Some(port)) => port.flood = !port.flood,
+                        (12, Some(port)) => port.locked = Some(false),
+                        (13, _) => hidden.guard = None,
                         (_, Some(port)) => port.pinned.clear(),
                         (_, None) => {}
                     }

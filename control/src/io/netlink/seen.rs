@@ -88,11 +88,12 @@ fn describe(link: &mut Link, info: &LinkInfo) {
 }
 
 fn port(options: &[InfoBridgePort]) -> PortOptions {
-    let mut port = PortOptions { learning: false, flood: false };
+    let mut port = PortOptions { learning: false, flood: false, locked: None };
     for option in options {
         match option {
             InfoBridgePort::Learning(learning) => port.learning = *learning,
             InfoBridgePort::UnicastFlood(flood) => port.flood = *flood,
+            InfoBridgePort::Locked(locked) => port.locked = Some(*locked),
             _ => {}
         }
     }

@@ -21,6 +21,7 @@ impl Node {
             Call::OpenNetwork(name) => self.open_network(&name, reply),
             Call::Adopt { name, namespace } => self.adopt(&name, namespace, reply),
             Call::RemoveNetwork(name) => self.remove_network(&name, reply),
+            Call::Stats => self.stats(reply),
             other => {
                 let outcome = self.handle_at_once(other);
                 self.drain_cluster();
@@ -46,7 +47,6 @@ impl Node {
                 self.note_traffic();
                 json(StatusCode::OK, &self.cluster.peers(now()))
             }
-            Call::Stats => json(StatusCode::OK, &self.show_stats()),
             later => Err(internal(format!("{later:?} cannot be answered at once"))),
         }
     }
@@ -72,6 +72,14 @@ impl Node {
                 false => Refusal::new(StatusCode::CONFLICT, absent),
             });
             move |_: &mut Self| answer(reply, outcome)
+        });
+    }
+
+    /// Counters; those of the kernel are asked for.
+    fn stats(&mut self, reply: Reply) {
+        self.worker.hand(move |bench| {
+            let in_bridges = bench.kernel.guard_drops();
+            move |node: &mut Self| answer(reply, json(StatusCode::OK, &node.show_stats(&in_bridges)))
         });
     }
 

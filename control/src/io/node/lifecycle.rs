@@ -95,6 +95,10 @@ impl Node {
         self.sweep();
         let mut networks: BTreeSet<_> = self.programmed.keys().copied().collect();
         networks.extend(self.cluster.own_endpoints().map(|own| own.lease.network));
+        self.worker.hand(|bench| {
+            bench.kernel.doubt_guards();
+            |_: &mut Self| {}
+        });
         for network in networks.iter().copied() {
             if let Some(derived) = self.cluster.segment(network) {
                 self.counters.repairs += audit(self.programmed.get(&network), derived).len() as u64;
@@ -145,6 +149,21 @@ impl Node {
     /// Tells the cluster what was sealed and opened.
     pub(crate) fn note_traffic(&mut self) {
         self.cluster.note_traffic(now(), self.dataplane.peers());
+    }
+
+    /// Whether the kernel guards what sandboxes of one network say to each other on this host.
+    pub(crate) fn guarded(&mut self, fault: Option<String>) {
+        const WARNING: &str = "guard";
+        let Some(fault) = fault else {
+            self.facts.warnings.remove(WARNING);
+            return;
+        };
+        let text = format!(
+            "sandboxes of one network on this host can use each other's IP addresses: {fault}; it is tried again \
+             every half minute"
+        );
+        tracing::warn!(fault, "the kernel does not check what sandboxes say of their addresses");
+        self.facts.warnings.insert(WARNING, text);
     }
 
     /// Takes in what packets have taught the dataplane.

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 
 use super::{Node, json, now};
 use crate::api;
+use crate::driver::overlay::COUNTERS;
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
 use crate::model::Name;
@@ -35,7 +36,9 @@ impl Node {
         api::Status { workers: self.facts.workers, uptime_seconds, ..status }
     }
 
-    pub(super) fn show_stats(&self) -> api::Stats {
+    /// `in_bridges` is what the kernel dropped between sandboxes of this host, by reason.
+    pub(super) fn show_stats(&self, in_bridges: &BTreeMap<String, u64>) -> api::Stats {
+        let counted = |name: &&str| (format!("bridge_{name}"), in_bridges.get(*name).copied().unwrap_or(0));
         let totals = self.dataplane.stats();
         let own = |(name, count): (&'static str, u64)| (name.to_owned(), count);
         let streams = &self.facts.streams;
@@ -53,7 +56,7 @@ impl Node {
         ];
         api::Stats {
             dataplane: totals.counters().map(own).collect(),
-            drops: totals.drops_by_reason().map(own).collect(),
+            drops: totals.drops_by_reason().map(own).chain(COUNTERS.iter().map(counted)).collect(),
             gossip: self.cluster.gossip().counters().named().into_iter().chain(streams).map(own).collect(),
             agent: node.into_iter().map(own).collect(),
             sessions: self.cluster.session_counters().into_iter().map(own).collect(),

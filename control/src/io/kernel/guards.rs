@@ -1,0 +1,87 @@
+//! The tables that guard networks' bridges: loaded, counted, reported where they cannot be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::driver::overlay::{Guard, TABLE};
+use crate::io::namespace::Namespace;
+use crate::io::nft;
+use crate::model::NetworkId;
+
+/// What is known of the tables of all networks.
+#[derive(Debug, Default)]
+pub(super) struct Guards {
+    loaded: BTreeMap<NetworkId, Guard>,
+    /// Networks that have a table.
+    tables: BTreeSet<NetworkId>,
+    faults: BTreeMap<NetworkId, String>,
+    told: Option<String>,
+    /// What tables had counted when they went.
+    counted: BTreeMap<String, u64>,
+}
+
+impl Guards {
+    /// What guards a network as far as we know.
+    pub(super) fn loaded(&self, network: NetworkId) -> Option<&Guard> {
+        self.loaded.get(&network)
+    }
+
+    /// Forgets what is loaded, so that everything is loaded again: somebody may have changed it.
+    pub(super) fn doubt(&mut self) {
+        self.loaded.clear();
+    }
+
+    /// Loads a table. Where that is not possible the network works without, and the reason is news.
+    pub(super) fn load(&mut self, network: NetworkId, namespace: &Namespace, guard: &Guard) {
+        let added = self.loaded.get(&network).and_then(|before| guard.additions(before));
+        match nft::apply(namespace, &added.unwrap_or_else(|| guard.batch())) {
+            Ok(()) => {
+                self.loaded.insert(network, guard.clone());
+                self.tables.insert(network);
+                self.faults.remove(&network);
+            }
+            Err(fault) => {
+                self.loaded.remove(&network);
+                self.faults.insert(network, fault.to_string());
+            }
+        }
+    }
+
+    /// Keeps what a table has counted; its namespace is about to go.
+    pub(super) fn retire(&mut self, network: NetworkId, namespace: Option<&Namespace>) {
+        self.loaded.remove(&network);
+        self.faults.remove(&network);
+        if self.tables.remove(&network)
+            && let Some(namespace) = namespace
+        {
+            add(&mut self.counted, nft::counters(namespace, TABLE).unwrap_or_default());
+        }
+    }
+
+    /// Networks that have a table.
+    pub(super) fn tables(&self) -> impl Iterator<Item = NetworkId> + '_ {
+        self.tables.iter().copied()
+    }
+
+    /// Frames dropped so far, by reason, with those of the tables in `namespaces`.
+    pub(super) fn drops<'n>(&self, namespaces: impl Iterator<Item = &'n Namespace>) -> BTreeMap<String, u64> {
+        let mut all = self.counted.clone();
+        namespaces.for_each(|namespace| add(&mut all, nft::counters(namespace, TABLE).unwrap_or_default()));
+        all
+    }
+
+    /// Why some network is not guarded, if that has changed since it was last asked.
+    pub(super) fn news(&mut self) -> Option<Option<String>> {
+        let fault = self.faults.values().next().cloned();
+        if fault == self.told {
+            return None;
+        }
+        self.told.clone_from(&fault);
+        Some(fault)
+    }
+}
+
+fn add(all: &mut BTreeMap<String, u64>, counted: BTreeMap<String, u64>) {
+    for (name, packets) in counted {
+        *all.entry(name).or_default() += packets;
+    }
+}
