@@ -37,19 +37,24 @@ impl Outbound {
         Self { lane: Lane::new(sockets), frames: vec![0; FRAMES], used: 0 }
     }
 
-    /// Reads from `port` until it is empty or the memory is full, and sends what is to be sent, some of it
-    /// only at [`Outbound::flush`].
+    /// Reads from `port` until it is empty or as much was read as the memory holds, and sends what is to be sent,
+    /// some of it only at [`Outbound::flush`].
     pub(crate) fn turn(&mut self, engine: &Engine, now: Seconds, port: &mut Port, shared: &Shared) {
         if self.used + READ_MAX > FRAMES {
             self.flush(&shared.counters);
         }
-        while self.used + READ_MAX <= FRAMES {
+        let mut read = self.used;
+        while read + READ_MAX <= FRAMES {
             let start = self.used;
             match port.queue.read(&mut self.frames[start..start + READ_MAX]) {
                 Ok(len) => {
                     let (start, end) = (start + vnet::HEADER_LEN, start + len);
-                    self.used = end.next_multiple_of(64);
-                    self.take(engine, now, port, start..end.max(start), shared);
+                    read += len.next_multiple_of(64);
+                    // Nothing refers to a frame that was sealed or dropped: the next one takes its place, which
+                    // is still in the processor's cache.
+                    if self.take(engine, now, port, start..end.max(start), shared) == Frame::Referred {
+                        self.used = end.next_multiple_of(64);
+                    }
                 }
                 Err(error) => {
                     port.ready = false;
@@ -75,7 +80,7 @@ impl Outbound {
         port: &Port,
         at: std::ops::Range<usize>,
         shared: &Shared,
-    ) {
+    ) -> Frame {
         let Self { lane, frames, .. } = self;
         let counters = &shared.counters;
         counters.add(Counter::FramesOut, 1);
@@ -85,20 +90,21 @@ impl Outbound {
         let frame = &frames[at.clone()];
         let plan = match settled.and_then(|checksum| Plan::of(&vnet, frame, checksum)) {
             Ok(plan) => plan,
-            Err(error) => return counters.dropped(error.into(), 1),
+            Err(error) => return dropped(error.into(), counters),
         };
         let vteps = match engine.handle_frame(port.vni, frame, plan.largest(), now) {
             Verdict::Seal(network, vteps) => {
                 let sealing = Sealing { engine, network, vteps, now };
                 counters.add(Counter::SuperFramesOut, u64::from(vnet.is_super_frame()));
-                return lane.seal(frames, frame, &plan, &sealing, shared);
+                lane.seal(frames, frame, &plan, &sealing, shared);
+                return Frame::Free;
             }
             Verdict::Tunnel(vtep) => from_ref(vtep),
             Verdict::Flood(vteps) => vteps,
             Verdict::Reply(reply) => return answer(port, &reply, counters),
-            Verdict::Drop(reason) => return counters.dropped(reason, 1),
+            Verdict::Drop(reason) => return dropped(reason, counters),
             // What came out of a port does not go back into it.
-            Verdict::Deliver(_) => return,
+            Verdict::Deliver(_) => return Frame::Free,
         };
         match plan {
             Plan::Segments(split) => {
@@ -110,7 +116,22 @@ impl Outbound {
                 lane.send_whole(frames, at, vteps, counters);
             }
         }
+        Frame::Referred
     }
+}
+
+/// Whether a frame's memory is needed up to the flush.
+#[derive(PartialEq, Eq)]
+enum Frame {
+    /// Its payload goes out from where it was read.
+    Referred,
+    /// Nothing refers to it.
+    Free,
+}
+
+fn dropped(reason: DropReason, counters: &Counters) -> Frame {
+    counters.dropped(reason, 1);
+    Frame::Free
 }
 
 fn first_vnet(octets: &[u8]) -> VnetHeader {
@@ -122,10 +143,11 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADFD | libc::ENODEV | libc::ENXIO))
 }
 
-fn answer(port: &Port, reply: &Reply, counters: &Counters) {
+fn answer(port: &Port, reply: &Reply, counters: &Counters) -> Frame {
     let vnet = VnetHeader::PLAIN.emit();
     match port.queue.write(&[IoSlice::new(&vnet), IoSlice::new(reply.frame())]) {
         Ok(_) => counters.add(Counter::NeighbourReplies, 1),
         Err(_) => counters.dropped(DropReason::TapWriteFailed, 1),
     }
+    Frame::Free
 }
