@@ -10,3 +10,5 @@ mod gossip;
 mod gossip_node;
 #[path = "sim/network.rs"]
 mod network;
+#[path = "sim/ring.rs"]
+mod ring;

@@ -177,6 +177,11 @@ impl<N: SimNode> Network<N> {
         }
     }
 
+    /// Whether both can exchange anything.
+    pub(crate) fn reaches(&self, one: SocketAddr, other: SocketAddr) -> bool {
+        !self.cut.contains(&(one, other)) && !self.cut.contains(&(other, one))
+    }
+
     /// All cuts are mended.
     pub(crate) fn heal(&mut self) {
         self.cut.clear();

@@ -11,6 +11,7 @@ mod attempts;
 mod contact;
 mod counters;
 mod engine;
+mod keeper;
 mod key;
 mod limits;
 mod membership;
@@ -55,6 +56,7 @@ use crate::identity::Identity;
 use crate::model::NodeId;
 
 pub use self::counters::Counters;
+pub use self::keeper::{Fetch, Have, KEYS, Keeper, KeyTiming};
 pub use self::key::{ClusterKey, InvalidClusterKey};
 pub use self::limits::{
     MAX_BODY, MAX_DATAGRAM, MAX_KEY, MAX_KEYS, MAX_NODES, MAX_RPC, MAX_STREAM, MAX_TABLE,
@@ -244,6 +246,11 @@ impl Gossip {
     #[must_use]
     pub fn alive(&self) -> usize {
         self.members().filter(|member| member.state == MemberState::Alive && member.id != self.us).count()
+    }
+
+    /// Addresses this node joins by.
+    pub fn seeds(&self) -> impl Iterator<Item = SocketAddr> {
+        self.contacts.seeds().copied()
     }
 
     /// The keys in use.
