@@ -2,7 +2,7 @@
 //!
 //! Prologue = "weft session 1" ‖ cluster id (16) ‖ the initiation's clear header (12). The static keys of both
 //! ends are bound by the pattern, their node ids by the preshared key:
-//! psk = HKDF-SHA256(ring root of the epoch; info = "weft session psk 1" ‖ cluster id ‖ lower id ‖ higher id).
+//! psk = HKDF-SHA256(ring root of the epoch; info = "weft pair psk 1" ‖ cluster id ‖ lower id ‖ higher id).
 //!
 //! Out of the split (k1, k2) and the handshake hash h:
 //! prk = HKDF-Extract(salt = h, k1 ‖ k2); data keys = Expand("weft data i2r 1") and Expand("weft data r2i 1"),
@@ -51,7 +51,7 @@ impl Local {
         let (low, high) = (self.us.min(peer), self.us.max(peer));
         let mut psk = Zeroizing::new([0; 32]);
         Hkdf::<Sha256>::new(None, root)
-            .expand_multi_info(&[b"weft session psk 1", &self.cluster_id, &low.0, &high.0], &mut *psk)
+            .expand_multi_info(&[b"weft pair psk 1", &self.cluster_id, &low.0, &high.0], &mut *psk)
             .expect("32 octets is a length HKDF can give");
         psk
     }

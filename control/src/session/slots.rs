@@ -210,3 +210,68 @@ impl Slots {
         self.sessions.iter().position(|session| session.receive == index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(now: Instant, index: u32) -> Session {
+        let key = || Key::new([index as u8; 32]);
+        Session {
+            receive: index,
+            send: index + 100,
+            send_key: key(),
+            receive_key: key(),
+            confirm: Zeroizing::new([0; 32]),
+            epoch: 1,
+            since: now,
+            role: Role::Initiator { mac1: [0; TAG] },
+        }
+    }
+
+    fn written(now: Instant, index: u32) -> Session {
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        Session { role: Role::Responder(Unconfirmed::new(now, nowhere, Vec::new(), 0)), ..read(now, index) }
+    }
+
+    fn indexes(slots: &Slots) -> Vec<u32> {
+        slots.indexes().collect()
+    }
+
+    #[test]
+    fn session_the_peer_still_sends_on_stays_however_many_follow() {
+        let now = crate::gossip::testing::start();
+        let mut slots = Slots::default();
+        slots.add_read(now, read(now, 1), 0);
+        slots.confirm(now, 1);
+        for index in 2..10 {
+            slots.add_read(now, read(now, index), 1);
+        }
+        assert_eq!(indexes(&slots), [1, 8, 9]);
+        assert_eq!(slots.sending().map(|session| session.receive), Some(9));
+    }
+
+    #[test]
+    fn unconfirmed_session_gives_way_to_the_next_initiation_unless_that_is_sent_on_it() {
+        let now = crate::gossip::testing::start();
+        let mut slots = Slots::default();
+        slots.add_read(now, read(now, 1), 0);
+        slots.add_written(now, written(now, 2), 1);
+        slots.add_written(now, written(now, 3), 1);
+        assert_eq!(indexes(&slots), [1, 3], "the peer never read the response of 2");
+        slots.add_written(now, written(now, 4), 3);
+        assert_eq!(indexes(&slots), [1, 3, 4], "it did read that of 3");
+        assert_eq!(slots.sending().map(|session| session.receive), Some(3));
+    }
+
+    #[test]
+    fn nothing_is_sent_on_a_session_before_its_initiator_was_heard_on_it() {
+        let now = crate::gossip::testing::start();
+        let mut slots = Slots::default();
+        slots.add_written(now, written(now, 1), 0);
+        assert!(slots.sending().is_none());
+        assert!(slots.confirm(now, 1).is_some());
+        assert!(slots.confirm(now, 1).is_none(), "once");
+        assert_eq!(slots.sending().map(|session| session.receive), Some(1));
+    }
+}
