@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use zeroize::ZeroizeOnDrop;
 
 /// An AES-256 key, 32 octets.
@@ -18,6 +19,16 @@ impl Key {
     #[must_use]
     pub fn new(octets: [u8; Self::LEN]) -> Self {
         Self(octets)
+    }
+
+    /// A digest of the key as that of session `index`, which tells nothing of it.
+    pub(super) fn fingerprint(&self, index: u32) -> [u8; SHA256_OUTPUT_LEN] {
+        let mut context = Context::new(&SHA256);
+        context.update(&index.to_be_bytes());
+        context.update(&self.0);
+        let mut octets = [0; SHA256_OUTPUT_LEN];
+        octets.copy_from_slice(context.finish().as_ref());
+        octets
     }
 
     /// The key schedule; `None` where the library has no memory for it.

@@ -1,17 +1,20 @@
 //! All peers of a node as packets see them: who to seal for, whose session an index is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::sealer::Fingerprint;
 use super::{Opened, Opener, PeerSpec, PeerTotals, ReceiveSession, Reserved, Sealer, SendSession};
 use crate::fdb::{Mix, Seconds};
 use crate::segment::canonical;
 
 /// Receive sessions per peer: previous, current, next.
 const OPENERS_MAX: usize = 3;
+/// Send sessions remembered after they are gone: with a hundred peers, those of the last 20 minutes.
+const RETIRED_MAX: usize = 1024;
 
 /// Why nothing can be sealed for a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +134,8 @@ pub struct Peers {
     by_vtep: HashMap<SocketAddr, Arc<Peer>, Mix>,
     by_index: HashMap<u32, (Arc<Peer>, Arc<Opener>), Mix>,
     queues: usize,
+    /// Send sessions that are gone, newest first.
+    retired: VecDeque<Fingerprint>,
 }
 
 impl Peers {
@@ -138,11 +143,12 @@ impl Peers {
     #[must_use]
     pub fn new(queues: usize, seed: u64) -> Self {
         let (by_vtep, by_index) = (HashMap::with_hasher(Mix(seed)), HashMap::with_hasher(Mix(seed)));
-        Self { by_vtep, by_index, queues }
+        Self { by_vtep, by_index, queues, retired: VecDeque::new() }
     }
 
     /// The peers after one of them was set. Sessions known by index and key, whoever's they were, keep their
-    /// counters and windows; a peer keeps what was counted for it.
+    /// counters and windows; a peer keeps what was counted for it. A send session that was gone and comes back
+    /// is ignored, because its counters are lost and would give nonces a second time.
     #[must_use]
     pub fn with(&self, spec: PeerSpec) -> Self {
         let PeerSpec { vtep, send, receive } = spec;
@@ -156,11 +162,13 @@ impl Peers {
                 None => (0..self.queues).map(|_| Tally::default()).collect(),
             },
         });
-        let mut next = self.without(vtep);
+        let mut next = self.clone();
+        next.remove(vtep);
         for opener in &peer.openers {
             next.by_index.insert(opener.index(), (Arc::clone(&peer), Arc::clone(opener)));
         }
         next.by_vtep.insert(vtep, peer);
+        next.retire(self.peer(vtep));
         next
     }
 
@@ -169,9 +177,24 @@ impl Peers {
     pub fn without(&self, vtep: SocketAddr) -> Self {
         let vtep = canonical(vtep);
         let mut next = self.clone();
-        next.by_vtep.remove(&vtep);
-        next.by_index.retain(|_, (peer, _)| peer.vtep != vtep);
+        next.remove(vtep);
+        next.retire(self.peer(vtep));
         next
+    }
+
+    fn remove(&mut self, vtep: SocketAddr) {
+        self.by_vtep.remove(&vtep);
+        self.by_index.retain(|_, (peer, _)| peer.vtep != vtep);
+    }
+
+    /// Remembers the send session of a peer as it was before, unless somebody still has it.
+    fn retire(&mut self, before: Option<&Peer>) {
+        let Some(sealer) = before.and_then(|peer| peer.sealer.as_ref()) else { return };
+        let mut kept = self.by_vtep.values().filter_map(|peer| peer.sealer.as_ref());
+        if !kept.any(|other| Arc::ptr_eq(other, sealer)) {
+            self.retired.truncate(RETIRED_MAX - 1);
+            self.retired.push_front(sealer.fingerprint());
+        }
     }
 
     /// The peer at `vtep`.
@@ -198,7 +221,9 @@ impl Peers {
         let mut known = self.by_vtep.values().filter_map(|peer| peer.sealer.as_ref());
         match known.find(|sealer| sealer.is(&session)) {
             Some(sealer) => Some(Arc::clone(sealer)),
-            None => Sealer::new(session, self.queues).map(Arc::new),
+            None => Sealer::new(session, self.queues)
+                .filter(|sealer| !self.retired.contains(&sealer.fingerprint()))
+                .map(Arc::new),
         }
     }
 

@@ -17,6 +17,9 @@ const SPENT_AT: u64 = 1 << 30;
 /// Packets a queue is granted at once, so that queues share a counter only once in so many packets.
 const GRANT: u64 = 1 << 16;
 
+/// Digest of index and key.
+pub(super) type Fingerprint = [u8; 32];
+
 /// The session has sealed all it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the session has sealed all it may")]
@@ -27,6 +30,7 @@ pub struct Spent;
 pub struct Sealer {
     index: u32,
     key: Key,
+    fingerprint: Fingerprint,
     aead: LessSafeKey,
     queues: Box<[Queue]>,
     /// Packets granted to all queues together.
@@ -58,13 +62,19 @@ impl Sealer {
     pub fn new(session: SendSession, queues: usize) -> Option<Self> {
         let SendSession { index, key } = session;
         let queues = (0..queues.min(QUEUES_MAX)).map(|_| Queue::default()).collect();
-        Some(Self { index, aead: key.expand()?, key, queues, granted: AtomicU64::new(0) })
+        let (fingerprint, aead) = (key.fingerprint(index), key.expand()?);
+        Some(Self { index, key, fingerprint, aead, queues, granted: AtomicU64::new(0) })
     }
 
     /// The receiver's index of the session.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Tells the session from all others after its key is gone.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     pub(super) fn is(&self, session: &SendSession) -> bool {

@@ -179,6 +179,39 @@ fn clear_and_sealed_datagrams_of_one_source_port_do_not_disturb_each_other() {
 }
 
 #[test]
+fn queues_sessions_and_segments_in_one_message_are_told_apart() {
+    let mut rig = sealed_rig();
+    let later = ReceiveSession { index: IN + 1, key: Key::new(OUT_KEY) };
+    let mut spec = sessions(local(&rig.peer), OUT, IN);
+    spec.receive.push(later);
+    rig.engine = rig.engine.after(Change::SetPeer(spec));
+    let session = |index, key| Sealer::new(SendSession { index, key: Key::new(key) }, 2).expect("memory");
+    let (current, next) = (session(IN, IN_KEY), session(IN + 1, OUT_KEY));
+    let frame = b_to_a(100);
+    let by = |sealer: &Sealer, queue| {
+        let mut datagram = [&[0; seal::HEADER_LEN], &*frame, &[0; seal::TAG_LEN]].concat();
+        let mut reserved = sealer.reserve(queue, 1).expect("new");
+        reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram).expect("reserved");
+        datagram
+    };
+    let mut stray = by(&current, 0);
+    stray[3] ^= 1;
+    let mut last = by(&next, 0);
+    last.truncate(OVERHEAD - 1);
+    let train = [by(&current, 0), by(&current, 1), by(&next, 1), by(&current, 0), stray, last].concat();
+    let size = frame.len() + OVERHEAD;
+    super::super::sys::set_option(rig.peer.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, size as i32)
+        .expect("an option");
+    rig.peer_sends(&train);
+    rig.inbound_turns();
+    let totals = rig.totals();
+    assert_eq!((totals.of(Counter::DatagramsIn), totals.of(Counter::OpenedIn)), (6, 4));
+    assert_eq!(totals.drops(DropReason::UnknownVni), 1);
+    assert_eq!(totals.drops(DropReason::SealedTooShort), 1);
+    assert_eq!(totals.of(Counter::FramesIn), 4);
+}
+
+#[test]
 fn a_worn_session_is_told_and_goes_on() {
     let mut rig = sealed_rig();
     let vtep = local(&rig.peer);
