@@ -29,6 +29,8 @@ mod leftovers;
 mod namespace;
 #[path = "netns/rig.rs"]
 mod rig;
+#[path = "netns/sealed.rs"]
+mod sealed;
 #[path = "netns/spoof.rs"]
 mod spoof;
 #[path = "netns/traffic.rs"]
