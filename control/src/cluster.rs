@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod grants;
 mod ledger;
+mod mobility;
 mod networks;
 mod publish;
 mod ranges;
@@ -41,6 +42,7 @@ use self::absorb::Unheard;
 use self::attach::{Attaching, Own};
 use self::grants::Book;
 use self::ledger::Ledger;
+use self::mobility::Mobility;
 use self::networks::{Network, Removed};
 use self::ranges::{Answered, Fetch, FetchKey};
 use self::record::Call;
@@ -113,6 +115,9 @@ pub struct Cluster {
     answered: VecDeque<Answered>,
     published: BTreeMap<(NetworkId, Vec<u8>), Vec<u8>>,
     segments: BTreeMap<NetworkId, SegmentSpec>,
+    mobility: Mobility,
+    /// Endpoints of others whose addresses do not count, by network.
+    ignored: BTreeMap<NetworkId, usize>,
     sealed: Sealed,
     dirty: Dirty,
     tick_at: Instant,
@@ -308,6 +313,8 @@ impl Cluster {
 
     fn tick(&mut self, now: Instant) {
         self.wake_addresses(now);
+        let released = self.mobility.release(now);
+        self.dirty.segments.extend(released);
         self.forget_dead(now);
         self.forget_removed(now);
         self.remember_peers();

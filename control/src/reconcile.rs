@@ -28,6 +28,8 @@ pub struct Picture<'a> {
     pub sealing: Option<NetworkId>,
     /// Tunnel ends of the other nodes in the network.
     pub tunnels: BTreeMap<NodeId, Tunnel>,
+    /// Where MAC addresses are held that move too often.
+    pub held: BTreeMap<MacAddr, NodeId>,
     /// Endpoints of every node, this one included.
     pub attachments: Vec<Attachment<'a>>,
 }
@@ -58,11 +60,13 @@ pub struct Attachment<'a> {
 
 /// Derives the segment. Entries are ordered, so equal pictures give equal specs.
 ///
-/// A MAC address seen on several nodes is where its mobility is highest, then on the node with the lowest id. An
-/// address seen twice is answered for once: here first, then on nodes that answer.
+/// A MAC address seen on several nodes is here if it is one of them, then where it is held, then where its mobility
+/// is highest, then on the node with the lowest id. An address seen twice is answered for once: here first, then on
+/// nodes that answer.
 #[must_use]
 pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
-    let mut winners: Vec<Attachment<'_>> = winners(&picture.attachments).into_values().collect();
+    let winners = winners(picture.me, &picture.held, &picture.attachments);
+    let mut winners: Vec<Attachment<'_>> = winners.into_values().collect();
     winners.sort_by_key(|a| (a.node != picture.me, !is_alive(picture, a.node), a.mac));
     let mut answered = BTreeSet::new();
     let mut local = Vec::new();
@@ -91,11 +95,18 @@ pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
     }
 }
 
-/// Where each MAC address is.
+/// Where each MAC address is. What another node says never displaces an endpoint of `me`.
 #[must_use]
-pub fn winners<'a>(attachments: &[Attachment<'a>]) -> BTreeMap<MacAddr, Attachment<'a>> {
+pub fn winners<'a>(
+    me: NodeId,
+    held: &BTreeMap<MacAddr, NodeId>,
+    attachments: &[Attachment<'a>],
+) -> BTreeMap<MacAddr, Attachment<'a>> {
     let mut winners: BTreeMap<MacAddr, Attachment<'a>> = BTreeMap::new();
-    let rank = |a: &Attachment<'_>| (a.mobility, std::cmp::Reverse((a.node, a.endpoint)));
+    let rank = |a: &Attachment<'_>| {
+        let preferred = (a.node == me, held.get(&a.mac) == Some(&a.node));
+        (preferred, a.mobility, std::cmp::Reverse((a.node, a.endpoint)))
+    };
     for &attachment in attachments {
         let winner = winners.entry(attachment.mac).or_insert(attachment);
         if rank(&attachment) > rank(winner) {
@@ -226,6 +237,7 @@ mod tests {
             broadcast: Broadcast::Local,
             static_vteps: &[],
             sealing: None,
+            held: BTreeMap::new(),
             tunnels: [(B, tunnel(2, true)), (C, tunnel(3, false))].into(),
             attachments,
         }
@@ -243,9 +255,19 @@ mod tests {
 
     #[test]
     fn a_mac_is_where_it_moved_last_and_a_tie_goes_to_the_lowest_node() {
-        let at = |list: Vec<Attachment<'_>>| winners(&list)[&mac(7)].node;
+        let at = |list: Vec<Attachment<'_>>| winners(ME, &BTreeMap::new(), &list)[&mac(7)].node;
         assert_eq!(at(vec![attachment(B, 7, 1, &[]), attachment(C, 7, 2, &[])]), C);
         assert_eq!(at(vec![attachment(C, 7, 2, &[]), attachment(B, 7, 2, &[])]), B);
+    }
+
+    #[test]
+    fn a_mac_of_an_endpoint_here_stays_here_and_one_that_is_held_stays_there() {
+        let list = vec![attachment(ME, 7, 0, &[]), attachment(B, 7, 9, &[])];
+        assert_eq!(winners(ME, &BTreeMap::new(), &list)[&mac(7)].node, ME);
+        let list = vec![attachment(C, 7, 1, &[]), attachment(B, 7, 9, &[])];
+        assert_eq!(winners(ME, &[(mac(7), C)].into(), &list)[&mac(7)].node, C);
+        let gone = vec![attachment(B, 7, 9, &[])];
+        assert_eq!(winners(ME, &[(mac(7), C)].into(), &gone)[&mac(7)].node, B, "nobody else has it");
     }
 
     #[test]

@@ -339,7 +339,7 @@ fn a_mac_address_is_where_it_was_attached_last() {
     bench.try_attach(1, moved).expect("attached");
     bench.net.run_for(Duration::from_millis(100));
     assert_eq!(bench.forwards(2, net)[&mac.to_string()], addr(1).ip());
-    assert_eq!(bench.forwards(0, net)[&mac.to_string()], addr(1).ip(), "where it was follows too");
+    assert_eq!(bench.forwards(0, net).get(&mac.to_string()), None, "what is attached here stays here");
     let twice = Attach { mac: Some(mac), ..bench.wish(net) };
     let refused = bench.try_attach(1, twice).expect_err("taken here").to_string();
     assert!(refused.starts_with("MAC address 02:00:00:00:00:07 is in use in network web"), "{refused}");
@@ -360,6 +360,33 @@ fn of_two_attachments_under_way_with_one_mac_address_the_second_is_refused() {
     bench.until("the first is attached", |net| {
         net.node(addr(1)).is_some_and(|node| node.outcomes.get(&ticket).is_some_and(Result::is_ok))
     });
+}
+
+#[test]
+fn a_mac_address_that_two_nodes_pass_to_and_fro_is_held_until_there_is_quiet() {
+    let mut bench = Bench::new(3);
+    let net = bench.create(0, "web", &[]);
+    bench.known_to_all(net);
+    let mac = "02:00:00:00:00:07".parse().expect("a MAC address");
+    bench.attach(2, net);
+    let mut held = 0;
+    for n in 0..12 {
+        let wish = Attach { mac: Some(mac), ..bench.wish(net) };
+        let lease = bench.try_attach(n % 2, wish).expect("attached");
+        bench.net.run_for(Duration::from_secs(1));
+        held += usize::from(
+            bench.node(2).cluster.status().warnings.iter().any(|w| w.contains("moves too often")),
+        );
+        if n > 0 {
+            let other = bench.node((n + 1) % 2).cluster.own_endpoints().find(|own| own.lease.mac == mac);
+            other.into_iter().for_each(|own| bench.detach((n + 1) % 2, own.lease.endpoint));
+        }
+        assert!(bench.forwards(2, net).contains_key(&mac.to_string()) || n > 0, "{lease:?}");
+    }
+    assert!(held > 0, "nobody noticed");
+    bench.net.run_for(Duration::from_secs(200));
+    assert_eq!(bench.node(2).cluster.status().warnings, Vec::<String>::new());
+    assert_eq!(bench.forwards(2, net)[&mac.to_string()], addr(1).ip());
 }
 
 #[test]

@@ -295,10 +295,7 @@ impl Cluster {
         let wanted = fixed(&attaching.wish).collect::<Vec<_>>();
         for (pool, state) in of_family() {
             let subnet = state.pool.space().subnet();
-            let avoid = |number| {
-                let ip = Range::address(subnet, number);
-                wanted.contains(&ip) || self.is_shown_elsewhere(id, ip)
-            };
+            let avoid = |number| wanted.contains(&Range::address(subnet, number));
             if let Some(number) = state.pool.pick(avoid) {
                 return Ok(Found::Address(pool, number));
             }
@@ -316,12 +313,6 @@ impl Cluster {
             }
         }
         Err(self.refusal(id, worst.unwrap_or(&Refusal::Exhausted)))
-    }
-
-    /// Whether another node shows an endpoint on an address that is ours to give: it runs on a copied or old disk.
-    fn is_shown_elsewhere(&self, id: NetworkId, ip: IpAddr) -> bool {
-        let endpoints = self.views.values().filter_map(|view| view.endpoints.get(&id));
-        endpoints.flat_map(BTreeMap::values).any(|endpoint| endpoint.ips.contains(&ip))
     }
 
     fn refusal(&self, network: NetworkId, refusal: &Refusal) -> ClusterError {

@@ -280,3 +280,119 @@ fn rests_on(map: &crate::ipam::VersionedMap, me: NodeId, signed: &SignedGrant) -
         map.within(range).any(|held| ours(&held))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId([7; 16]);
+
+    fn identity(n: u8) -> Identity {
+        Identity::from_secret(&[n; 32])
+    }
+
+    fn range(first: u32, last: u32) -> Range {
+        Range::new(0x0a00_0000 + u128::from(first), 0x0a00_0000 + u128::from(last)).expect("not empty")
+    }
+
+    fn signed(from: u8, to: u8, range: Range, version: u64) -> Arc<SignedGrant> {
+        let to = identity(to).node_id();
+        let grant = Grant { network: NETWORK, pool: 0, to, pieces: vec![(range, version)], rests: false };
+        SignedGrant::sign(&identity(from), grant)
+    }
+
+    /// The pool of 10.0.0.0/24, made by node 1, as node `me` has it.
+    fn state(me: u8) -> PoolState {
+        let space = Space::new("10.0.0.0/24".parse().expect("a prefix"), None, []);
+        PoolState::new(identity(me).node_id(), space, identity(1).node_id())
+    }
+
+    fn heard(grants: &[&Arc<SignedGrant>]) -> Grants {
+        grants.iter().map(|grant| (grant.id, Arc::clone(grant))).collect()
+    }
+
+    fn owner(state: &PoolState, address: u32) -> Option<Owner> {
+        state.pool.map().get(range(address, address).first()).map(|held| held.owner)
+    }
+
+    #[test]
+    fn a_member_cannot_give_what_it_does_not_own_and_no_claim_takes_what_is_ours() {
+        let mut ours = state(1);
+        let stolen = [signed(3, 3, range(0, 255), 2), signed(3, 3, range(0, 255), 200)];
+        let weighed = ours.weigh(heard(&[&stolen[0], &stolen[1]]));
+        assert!(weighed.news.is_empty(), "nothing of it is worth writing down");
+        ours.accept(weighed);
+        assert_eq!(owner(&ours, 9), Some(Owner::Node(identity(1).node_id())));
+        assert!(ours.published().is_empty(), "nor repeating");
+    }
+
+    #[test]
+    fn a_statement_that_was_altered_or_is_anothers_is_no_grant() {
+        let good = signed(1, 2, range(8, 15), 2);
+        let mut book = Book::default();
+        assert_eq!(book.open(&good.statement), Some(Arc::clone(&good)));
+        for at in [0, 20, good.statement.len() - 1] {
+            let mut bad = good.statement.clone();
+            bad[at] ^= 1;
+            assert_eq!(book.open(&bad), None);
+        }
+        let longer = [&good.statement[..], &[0]].concat();
+        assert_eq!(book.open(&longer), None);
+        let checked = book.checked();
+        assert!(book.open(&good.statement).is_some() && book.open(&longer).is_none());
+        assert_eq!(book.checked(), checked, "signatures are checked once");
+    }
+
+    #[test]
+    fn who_gets_a_range_keeps_and_tells_how_its_giver_came_to_it() {
+        let (first, second) = (signed(1, 2, range(0, 127), 2), signed(2, 3, range(16, 31), 3));
+        let mut ours = state(3);
+        let late = ours.weigh(heard(&[&second]));
+        assert!(late.news.is_empty(), "its giver is not known to have owned it");
+        ours.accept(late);
+        let weighed = ours.weigh(heard(&[&second, &first]));
+        assert_eq!(weighed.news.len(), 2);
+        ours.accept(weighed);
+        assert_eq!(owner(&ours, 20), Some(Owner::Node(identity(3).node_id())));
+        let mut restarted = state(3);
+        assert!(restarted.restore(ours.durable.clone()).is_empty());
+        assert_eq!(restarted.pool.owned(), ours.pool.owned());
+        let told: Vec<GrantId> = restarted.published().iter().map(|grant| grant.id).collect();
+        assert_eq!(told, [first.id, second.id]);
+        let mut newcomer = state(4);
+        newcomer.accept(newcomer.weigh(restarted.published().into_iter().map(|g| (g.id, g)).collect()));
+        assert_eq!(owner(&newcomer, 20), Some(Owner::Node(identity(3).node_id())));
+    }
+
+    #[test]
+    fn a_giver_tells_of_its_grant_until_another_does() {
+        let grant = signed(1, 2, range(16, 31), 2);
+        let mut ours = state(1);
+        ours.give([Arc::clone(&grant)]);
+        assert_eq!((ours.published().len(), ours.unheard().count()), (1, 1));
+        ours.accept(ours.weigh(heard(&[&grant])));
+        assert_eq!((ours.published().len(), ours.unheard().count()), (0, 0));
+    }
+
+    #[test]
+    fn what_an_owner_gave_to_two_is_contested_and_stays_so_after_a_restart() {
+        let mut ours = state(2);
+        let (to_us, to_other) = (signed(1, 2, range(16, 31), 2), signed(1, 3, range(24, 40), 2));
+        ours.accept(ours.weigh(heard(&[&to_us, &to_other])));
+        assert_eq!(owner(&ours, 25), Some(Owner::Contested));
+        let mut restarted = state(2);
+        restarted.restore(ours.durable.clone());
+        assert_eq!(owner(&restarted, 25), Some(Owner::Contested));
+        assert!(restarted.pool.is_contested());
+    }
+
+    #[test]
+    fn a_grant_of_ours_that_we_forgot_still_counts_and_is_written_down() {
+        let mut rolled_back = state(1);
+        let forgotten = signed(1, 2, range(16, 31), 2);
+        let weighed = rolled_back.weigh(heard(&[&forgotten]));
+        assert_eq!(weighed.news.len(), 1);
+        rolled_back.accept(weighed);
+        assert_eq!(owner(&rolled_back, 20), Some(Owner::Node(identity(2).node_id())));
+    }
+}

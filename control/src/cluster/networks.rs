@@ -10,9 +10,10 @@ use sha2::{Digest as _, Sha256};
 use weft_dataplane::wire::Vni;
 
 use super::grants::PoolState;
-use super::record::{DEFINITION, REMOVAL, Removal, hear, state};
+use super::record::{DEFINITION, Endpoint, REMOVAL, Removal, hear, state};
 use super::{Cluster, ClusterError, ClusterEvent, ledger};
 use crate::api::NetworkCreate;
+use crate::ipam::Owner;
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::network::{Definition, MAX_DEFINITION, NetworkWish, Options};
 use crate::reconcile::automatic_vni;
@@ -74,6 +75,20 @@ impl Network {
     /// The pool that holds `ip`.
     pub(super) fn pool_of(&self, ip: IpAddr) -> Option<(usize, u128)> {
         self.pools.iter().enumerate().find_map(|(index, state)| Some((index, state.pool.locate(ip)?)))
+    }
+
+    /// The addresses of an endpoint of another node: none if one of them is reserved, of no subnet, or of another
+    /// owner's range as far as known here.
+    pub(super) fn addresses_of<'e>(&self, node: NodeId, endpoint: &'e Endpoint) -> &'e [IpAddr] {
+        let is_theirs = |&ip: &IpAddr| {
+            let Some((pool, number)) = self.pool_of(ip) else { return false };
+            let pool = &self.pools[pool].pool;
+            let owner = pool.map().get(number).map(|held| held.owner);
+            // Whose a contested address is nobody can tell: who has it keeps it.
+            let theirs = owner == Some(Owner::Node(node)) || owner == Some(Owner::Contested);
+            theirs && !pool.space().is_reserved(number)
+        };
+        if endpoint.ips.iter().all(is_theirs) { &endpoint.ips } else { &[] }
     }
 
     pub(super) fn take(&mut self, ip: IpAddr, endpoint: EndpointId) {
@@ -301,6 +316,8 @@ impl Cluster {
         self.fetches.retain(|key, _| key.network != id);
         self.fail_attaching(id);
         self.segments.remove(&id);
+        self.mobility.forget(id);
+        self.ignored.remove(&id);
         self.dirty.records.insert(id);
         if known {
             self.events.push_back(ClusterEvent::NetworkRemoved { network: id, endpoints: drained });

@@ -1,12 +1,12 @@
 //! Own records: what this node says, derived whole from its state, told to gossip by difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use weft_dataplane::segment::Vtep;
-use weft_dataplane::wire::Vni;
+use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::grants::SignedGrant;
 use super::networks::Network;
@@ -120,8 +120,19 @@ impl Cluster {
         let vnis = self.vnis();
         let dirty = std::mem::take(&mut self.dirty.segments);
         for id in dirty {
-            let derived =
-                vnis.get(&id).and_then(|&vni| self.picture(now, id, vni)).map(|p| reconcile::derive(&p));
+            let picture = vnis.get(&id).and_then(|&vni| self.picture(now, id, vni));
+            let derived = picture.as_ref().map(reconcile::derive);
+            let claims = picture.as_ref().map(moved).unwrap_or_default();
+            if let Some(ignored) = self.ignored_endpoints(now, id) {
+                self.ignored.insert(id, ignored);
+            } else {
+                self.ignored.remove(&id);
+            }
+            for (mac, claim) in claims {
+                if self.mobility.note(now, id, mac, claim) {
+                    self.dirty.segments.insert(id);
+                }
+            }
             endpoints += derived.as_ref().map_or(0, |spec| spec.local.len() + spec.remote.len());
             let before = match derived.clone() {
                 Some(spec) => self.segments.insert(id, spec),
@@ -144,7 +155,10 @@ impl Cluster {
             let Some(tunnel) = self.tunnel(node, id) else { continue };
             tunnels.insert(node, tunnel);
             let endpoints = view.endpoints.get(&id).into_iter().flatten();
-            attachments.extend(endpoints.map(|(&endpoint, body)| attachment(node, endpoint, body)));
+            attachments.extend(endpoints.map(|(&endpoint, body)| Attachment {
+                ips: network.addresses_of(node, body),
+                ..attachment(node, endpoint, body)
+            }));
         }
         Some(Picture {
             me: self.me,
@@ -152,6 +166,7 @@ impl Cluster {
             mtu: self.mtu(id),
             broadcast: network.options.broadcast,
             static_vteps: if apart { &[] } else { &network.options.static_vteps },
+            held: self.mobility.held(id),
             sealing: network.options.encrypted.then_some(id),
             tunnels,
             attachments,
@@ -166,6 +181,17 @@ impl Cluster {
     fn own_attachments(&self, id: NetworkId) -> Vec<Attachment<'_>> {
         let own = self.endpoints.iter().filter(|(_, own)| own.network == id);
         own.map(|(&endpoint, own)| attachment(self.me, endpoint, &own.endpoint)).collect()
+    }
+
+    /// Endpoints of other nodes with addresses that are not their node's; `None` if there are none.
+    fn ignored_endpoints(&self, now: Instant, id: NetworkId) -> Option<usize> {
+        let network = self.networks.get(&id)?;
+        let views = self.views.iter().filter(|(node, _)| self.is_remembered(now, **node));
+        let endpoints = views.flat_map(|(&node, view)| {
+            view.endpoints.get(&id).into_iter().flatten().map(move |(_, body)| (node, body))
+        });
+        let ignored = endpoints.filter(|(node, body)| network.addresses_of(*node, body) != body.ips).count();
+        Some(ignored).filter(|&count| count > 0)
     }
 
     /// Another node's tunnel end in a network, once the node is in it.
@@ -183,6 +209,18 @@ impl Cluster {
         let wanted = options.and_then(|options| options.mtu);
         wanted.map_or(fits, |wanted| wanted.min(fits))
     }
+}
+
+/// The claims that would win MAC addresses that have moved, if nothing was held.
+fn moved(picture: &Picture<'_>) -> Vec<(MacAddr, (NodeId, u32))> {
+    let moved: BTreeSet<MacAddr> =
+        picture.attachments.iter().filter(|a| a.mobility > 0).map(|a| a.mac).collect();
+    if moved.is_empty() {
+        return Vec::new();
+    }
+    let winners = reconcile::winners(picture.me, &BTreeMap::new(), &picture.attachments);
+    let moved = moved.into_iter().filter_map(|mac| winners.get(&mac));
+    moved.map(|winner| (winner.mac, (winner.node, winner.mobility))).collect()
 }
 
 fn attachment(node: NodeId, endpoint: EndpointId, body: &super::record::Endpoint) -> Attachment<'_> {

@@ -414,6 +414,7 @@ impl Cluster {
             let resting: Vec<u128> = weighed.resting(self.me).collect();
             if state.accept(weighed) {
                 self.dirty.records.insert(id);
+                self.dirty.segments.insert(id);
                 self.dirty.attaching = true;
             }
             for address in resting {

@@ -167,16 +167,20 @@ impl Cluster {
     #[must_use]
     pub fn fdb(&self, now: Instant, id: NetworkId) -> Vec<api::FdbEntry> {
         let shown = self.shown(now, id);
+        let network = self.networks.get(&id);
         let attachments: Vec<Attachment<'_>> = (shown.iter())
             .map(|s| Attachment {
                 node: s.node,
                 endpoint: s.id,
                 mac: s.endpoint.mac(),
-                ips: &s.endpoint.ips,
+                ips: match network.filter(|_| s.node != self.me) {
+                    Some(network) => network.addresses_of(s.node, s.endpoint),
+                    None => &s.endpoint.ips,
+                },
                 mobility: s.endpoint.mobility,
             })
             .collect();
-        let winners = reconcile::winners(&attachments);
+        let winners = reconcile::winners(self.me, &self.mobility.held(id), &attachments);
         let own_vni = self.vnis().get(&id).copied();
         let entry = |winner: &Attachment<'_>| {
             let endpoint = shown.iter().find(|s| s.id == winner.endpoint && s.node == winner.node)?;
@@ -272,6 +276,18 @@ impl Cluster {
                     "address ranges of network {name} are claimed by two nodes: one is a copy"
                 ));
             }
+        }
+        for (&id, count) in &self.ignored {
+            warnings.push(format!(
+                "{count} endpoints of other nodes in network {} claim addresses that are not their node's: these are ignored",
+                self.name_of(id)
+            ));
+        }
+        for (id, mac, node) in self.mobility.all_held() {
+            let (network, node) = (self.name_of(id), self.node_name(node));
+            warnings.push(format!(
+                "MAC address {mac} of network {network} moves too often: it is held at {node}"
+            ));
         }
         warnings.extend(self.strays());
         warnings.extend(self.overlaps());

@@ -92,6 +92,8 @@ impl Cluster {
             answered: VecDeque::new(),
             published: BTreeMap::new(),
             segments: BTreeMap::new(),
+            mobility: Default::default(),
+            ignored: BTreeMap::new(),
             dirty: Dirty::default(),
             tick_at: now + TICK,
             orphans_at: now + TICK,

@@ -62,6 +62,12 @@ impl Space {
         self.automatic.count() - self.reserved_in(self.automatic)
     }
 
+    /// Whether `address` is the network's, the broadcast, the gateway's or an auxiliary one.
+    #[must_use]
+    pub fn is_reserved(&self, address: u128) -> bool {
+        self.reserved.contains(&address)
+    }
+
     fn reserved_in(&self, range: Range) -> u128 {
         count(self.reserved.range(range.first()..=range.last()))
     }
