@@ -9,18 +9,18 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use weft_control::io::agent::{Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT};
+use weft_control::io::agent::{Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT, FirstStart};
 use weft_control::model::Name;
+use weft_control::trust::Settings;
 
-use crate::args::AgentArgs;
-use crate::key;
+use crate::args::{AgentArgs, HostArgs};
 
 /// The file read where none is named.
 const DEFAULT_FILE: &str = "/etc/weft/weft.toml";
 const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
 const DEFAULT_RUN_DIR: &str = "/run/weft";
-/// Name of the key in a directory of systemd credentials (`LoadCredential=cluster.key:…`, systemd.exec(5)).
-const CREDENTIAL: &str = "cluster.key";
+/// Name of the join token in a directory of systemd credentials (`LoadCredential=weft.token:…`, systemd.exec(5)).
+const CREDENTIAL: &str = "weft.token";
 /// Most packet workers without being asked for: more only pays with as many receive queues on the NIC.
 const MAX_DEFAULT_WORKERS: usize = 8;
 
@@ -30,7 +30,8 @@ const MAX_DEFAULT_WORKERS: usize = 8;
 struct FileSettings {
     name: Option<String>,
     advertise: Option<String>,
-    cluster_key: Option<PathBuf>,
+    init: bool,
+    token_file: Option<PathBuf>,
     join: Vec<String>,
     data_port: Option<u16>,
     gossip_port: Option<u16>,
@@ -50,21 +51,60 @@ struct FileSettings {
 pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result<AgentConfig> {
     let file = read_file(args.config.as_deref())?;
     let credential = credentials.map(|dir| Path::new(&dir).join(CREDENTIAL)).filter(|path| path.exists());
-    let key_file = args.cluster_key.clone().or(file.cluster_key).or(credential);
+    let token_file = args.token_file.clone().or(file.token_file).or(credential);
     let advertise = args.advertise.clone().or(file.advertise).unwrap_or_default();
+    let name = args.name.clone().or(file.name);
+    let gossip_port = args.gossip_port.or(file.gossip_port);
+    let settings = || settings(name.clone(), &advertise, gossip_port);
+    let first = match (args.init || file.init, token_file) {
+        (true, token_file) => FirstStart::Init { settings: settings()?, token_file },
+        (false, Some(token_file)) => FirstStart::Join { settings: settings()?, token_file },
+        (false, None) => FirstStart::Refuse,
+    };
     Ok(AgentConfig {
-        name: node_name(args.name.clone().or(file.name))?,
+        name: name.map(|name| name.parse()).transpose()?,
         advertise: advertise.parse::<Advertise>().unwrap_or_default(),
-        cluster_key: key_file.as_deref().map(key::read).transpose()?,
+        first,
         join: if args.join.is_empty() { file.join } else { args.join.clone() },
         data_port: args.data_port.or(file.data_port).unwrap_or(DEFAULT_DATA_PORT),
-        gossip_port: args.gossip_port.or(file.gossip_port).unwrap_or(DEFAULT_GOSSIP_PORT),
+        gossip_port,
         state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
         run_dir: args.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
         socket: None,
         workers: args.workers.or(file.workers).unwrap_or_else(default_workers),
         require_encryption: args.require_encryption || file.require_encryption,
         teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
+    })
+}
+
+/// How a host is set up that is to become a member.
+#[derive(Debug)]
+pub(crate) struct HostConfig {
+    /// How the node is set up.
+    pub(crate) settings: Settings,
+    /// Where that is kept.
+    pub(crate) state_dir: PathBuf,
+}
+
+/// Puts together what `weft init` and `weft join` need.
+///
+/// # Errors
+/// A file that can't be read or says something unknown, or a value that can't be.
+pub(crate) fn host(args: &HostArgs) -> Result<HostConfig> {
+    let file = read_file(args.config.as_deref())?;
+    let advertise = args.advertise.clone().or(file.advertise).unwrap_or_default();
+    let name = args.name.clone().or(file.name);
+    Ok(HostConfig {
+        settings: settings(name, &advertise, args.gossip_port.or(file.gossip_port))?,
+        state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+    })
+}
+
+fn settings(name: Option<String>, advertise: &str, gossip_port: Option<u16>) -> Result<Settings> {
+    Ok(Settings {
+        name: node_name(name)?,
+        advertise: advertise.to_owned(),
+        gossip_port: gossip_port.unwrap_or(DEFAULT_GOSSIP_PORT),
     })
 }
 
@@ -122,12 +162,12 @@ mod tests {
             file("name = 'f'\nadvertise = '192.0.2.7'\njoin = ['x', 'y:1']\ndata-port = 5000\n");
         let config =
             compose(&args(&format!("weft agent --name n --config {}", path.display())), None).expect("good");
-        assert_eq!(config.name.as_str(), "n");
+        assert_eq!(config.name.as_ref().map(Name::as_str), Some("n"));
         assert_eq!(config.advertise, Advertise::Address("192.0.2.7".parse().expect("address")));
         assert_eq!(config.join, ["x", "y:1"]);
-        assert_eq!((config.data_port, config.gossip_port), (5000, DEFAULT_GOSSIP_PORT));
+        assert_eq!((config.data_port, config.gossip_port), (5000, None));
         assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
-        assert!(!config.teardown_on_stop && config.cluster_key.is_none());
+        assert!(!config.teardown_on_stop && config.first == FirstStart::Refuse);
         let joins = format!("weft agent --join z --config {}", path.display());
         assert_eq!(compose(&args(&joins), None).expect("good").join, ["z"]);
     }
@@ -149,11 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn a_systemd_credential_is_the_key_where_no_flag_names_one() {
+    fn a_systemd_credential_is_the_token_where_no_flag_names_one() {
         let directory = tempfile::tempdir().expect("directory");
-        let key = key::generate().expect("key");
-        fs::write(directory.path().join(CREDENTIAL), &*key.to_text()).expect("write");
-        let config = compose(&args("weft agent --name n"), Some(directory.path().into())).expect("good");
-        assert!(config.cluster_key.is_some_and(|read| read == key));
+        let token = directory.path().join(CREDENTIAL);
+        fs::write(&token, "later").expect("write");
+        let first = |line: &str| compose(&args(line), Some(directory.path().into())).expect("good").first;
+        assert!(
+            matches!(first("weft agent --name n"), FirstStart::Join { token_file, .. } if token_file == token)
+        );
+        assert!(matches!(first("weft agent --name n --init"), FirstStart::Init { .. }));
+        let given = first("weft agent --name n --token-file /given");
+        assert!(matches!(given, FirstStart::Join { token_file, .. } if token_file == Path::new("/given")));
     }
 }

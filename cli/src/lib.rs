@@ -1,7 +1,7 @@
 //! The `weft` program: parse, call, print.
 //!
-//! Two programs in one binary. `weft agent` puts a host into the cluster: it composes the configuration and
-//! runs `weft_control`'s agent. Every other verb is a client of that agent's unix socket. `weft demo` starts
+//! Two programs in one binary. `weft init` and `weft join` make a host a member; `weft agent` composes the
+//! configuration and runs `weft_control`'s agent. Every other verb is a client of that agent's unix socket. `weft demo` starts
 //! several of both in namespaces of one machine.
 
 use std::path::Path;
@@ -24,7 +24,7 @@ mod failure;
 mod filter;
 mod hardening;
 mod ipam;
-mod key;
+mod joining;
 mod output;
 mod process;
 pub mod rig;
@@ -47,7 +47,8 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
     let client = || Client::new(cli.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
     match &cli.verb {
         Verb::Agent(args) => agent::perform(args, cli.socket.as_deref(), screen),
-        Verb::Keygen => key::print(screen),
+        Verb::Init(args) => joining::init(args, screen),
+        Verb::Join(args) => joining::join(args, screen),
         Verb::Demo(args) => demo::perform(args, screen),
         Verb::Traffic(verb) => traffic::perform(verb, screen),
         Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),

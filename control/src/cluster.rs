@@ -18,6 +18,7 @@ mod grants;
 mod ledger;
 mod mobility;
 mod networks;
+mod papers;
 mod publish;
 mod ranges;
 mod record;
@@ -44,6 +45,7 @@ use self::grants::Book;
 use self::ledger::Ledger;
 use self::mobility::Mobility;
 use self::networks::{Network, Removed};
+use self::papers::Trust;
 use self::ranges::{Answered, Fetch, FetchKey};
 use self::record::Call;
 use self::sealed::Sealed;
@@ -97,6 +99,7 @@ pub struct Cluster {
     boot_epoch: u32,
     gossip: Gossip,
     ledger: Ledger,
+    trust: Trust,
     rng: StdRng,
     /// A moment on both clocks; the wall clock is read for display and for forgetting removed networks only.
     clocks: (Instant, UnixMillis),
@@ -291,6 +294,11 @@ impl Cluster {
         self.sealed.dirty = true;
     }
 
+    /// Sets the wall clock, which may have been put right since the start.
+    pub fn set_wall(&mut self, now: Instant, wall: UnixMillis) {
+        self.clocks = (now, wall);
+    }
+
     /// Segments it is in change; who stands in for absent authors may, which can wait for the next tick.
     fn member_changed(&mut self, id: NodeId) {
         if let Some(view) = self.views.get(&id) {
@@ -302,6 +310,9 @@ impl Cluster {
     }
 
     fn handle_call(&mut self, now: Instant, from: NodeId, body: &[u8]) {
+        if !self.counts(now, from) {
+            return;
+        }
         match record::decode(body) {
             Some(Call::Request { number, network, pool, want }) => {
                 self.serve(now, from, number, network, pool, want);
@@ -318,6 +329,8 @@ impl Cluster {
         self.forget_dead(now);
         self.forget_removed(now);
         self.remember_peers();
+        self.keep_papers();
+        self.tell_revocations(now);
         if std::mem::take(&mut self.dirty.sponsors) {
             let removed: Vec<NetworkId> = self.recently_removed().copied().collect();
             self.dirty.records.extend(self.networks.keys().copied().chain(removed));

@@ -4,6 +4,7 @@
 //! storage are arguments, output is drained with `poll_*`. A thousand nodes run in one process under a virtual
 //! clock.
 
+pub mod admission;
 pub mod api;
 pub mod cluster;
 pub mod driver;

@@ -153,11 +153,8 @@ fn strangers_and_wrong_keys_on_the_gossip_port_get_no_answer_and_change_nothing(
         let _ = stream.write_all(prefix);
     }
 
-    let foreign_key = x.dir.join("foreign.key");
-    std::fs::write(&foreign_key, crate::weft::success(crate::weft::weft().arg("keygen"))).expect("written");
-    std::fs::set_permissions(&foreign_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .expect("protected");
-    x.start_command(&mut x.agent_command_with(x.ip4.into(), &foreign_key));
+    let mut foreign = x.agent_command_with(x.ip4.into(), &x.dir.join("foreign"));
+    x.start_command(foreign.args(["--init", "--join", "192.0.2.1"]));
     let before = refused_messages(a);
     until("the foreign agent's messages are counted as refused", || refused_messages(a) > before);
     assert_eq!(x.json(&["status"])["MembersAlive"], 1, "the foreign agent stays alone");
@@ -340,20 +337,20 @@ fn a_kernel_device_on_the_data_port_is_named() {
 }
 
 #[test]
-fn keys_and_settings_that_are_wrong_are_refused_at_the_start() {
+fn tokens_and_settings_that_are_wrong_are_refused_at_the_start() {
     needs_root!();
-    let rig = Rig::wire(&["a"]);
-    let a = &rig.hosts[0];
-    let key = a.dir.join("bad.key");
+    let rig = Rig::wire(&["a", "b"]);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let token = b.dir.join("bad.token");
     let mut starts = BTreeMap::new();
-    for (what, text) in [("short", "c2hvcnQ=\n"), ("garbage", "!!!\n"), ("empty", "")] {
-        std::fs::write(&key, text).expect("written");
-        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
-        starts.insert(what, a.ends(&mut a.agent_command_with(a.ip4.into(), &key)));
+    for (what, text) in [("short", "weft1_aebq\n"), ("garbage", "!!!\n"), ("empty", "")] {
+        std::fs::write(&token, text).expect("written");
+        starts.insert(what, b.ends(&mut b.agent_command_with(b.ip4.into(), &token)));
     }
     for (what, answer) in &starts {
         assert_eq!(answer.code, 1, "{what}: {answer:?}");
-        assert!(answer.stderr.contains("bad.key"), "{what}: the file is named: {answer:?}");
+        assert!(answer.stderr.contains("bad.token"), "{what}: the file is named: {answer:?}");
+        assert!(!answer.stderr.contains("aebq"), "{what}: the token is not repeated: {answer:?}");
     }
     for flags in [
         &["--name", "../x"][..],
@@ -376,6 +373,7 @@ fn answer_inside(host: &Host, flags: &[&str]) -> Answer {
     let mut command = crate::weft::weft();
     command
         .arg("agent")
+        .arg("--init")
         .arg("--state-dir")
         .arg(host.dir.join("s"))
         .arg("--run-dir")

@@ -261,19 +261,25 @@ fn namespaces_of_others_are_connected_by_process_and_by_path_and_only_let_go() {
 }
 
 #[test]
-fn an_agent_without_any_flag_is_a_cluster_of_one_that_says_how_to_join() {
+fn an_agent_needs_a_cluster_and_then_only_its_state_directory() {
     needs_root!();
     let rig = Rig::wire(&["a"]);
     let a = &rig.hosts[0];
     let mut alone = weft::weft();
     alone.args(["agent", "--state-dir"]).arg(a.dir.join("state")).arg("--run-dir").arg(a.dir.join("run"));
+    let answer = a.ends(&mut alone);
+    let said = "this host is in no cluster yet: 'weft init' makes one, 'weft join TOKEN' joins one";
+    assert!(answer.code == 1 && answer.stderr.contains(said), "{answer:?}");
+    let mut init = weft::weft();
+    let answer = a.ends(init.args(["init", "--name", "first", "--state-dir"]).arg(a.dir.join("state")));
+    assert!(answer.code == 0 && answer.stdout.contains("weft join weft1_"), "{answer:?}");
     let ready = std::os::unix::net::UnixDatagram::bind(a.dir.join("notify")).expect("bound");
     a.start_command(alone.env("NOTIFY_SOCKET", a.dir.join("notify")));
     let mut message = [0; 512];
     ready.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("timeout set");
     let len = ready.recv(&mut message).expect("word of being ready");
     assert!(String::from_utf8_lossy(&message[..len]).contains("READY=1"), "systemd is told");
-    assert!(a.log().contains("--join 192.0.2.1"), "how another host joins is said:\n{}", a.log());
+    assert_eq!(a.json(&["status"])["Node"], "first");
     a.ok(&["network", "create", "blue"]);
     a.sandbox("web", "blue", &[]);
     a.stop();

@@ -53,10 +53,6 @@ impl Rig {
     /// Wires hosts of these names to a switch; no agent runs yet.
     pub(crate) fn wire(names: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("weft-rig-").tempdir().expect("a directory");
-        let key = dir.path().join("cluster.key");
-        std::fs::write(&key, weft::success(weft::weft().arg("keygen"))).expect("key written");
-        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .expect("key protected");
         let switch = Namespace::create();
         switch.run("ip link add br0 type bridge stp_state 0 mcast_snooping 0");
         switch.run("ip link set br0 up");
@@ -129,7 +125,9 @@ pub(crate) struct Host {
     /// The switch's end of the wire.
     pub(crate) port: String,
     pub(crate) dir: PathBuf,
-    key: PathBuf,
+    /// Where the first host's token is, or will be.
+    token: PathBuf,
+    first: bool,
     agent: Mutex<Option<Agent>>,
 }
 
@@ -156,7 +154,8 @@ impl Host {
             ip6,
             port,
             dir: dir.join(name),
-            key: dir.join("cluster.key"),
+            token: dir.join("token"),
+            first: number == 1,
             agent: Mutex::new(None),
         };
         std::fs::create_dir(&host.dir).expect("the host's directory");
@@ -168,27 +167,24 @@ impl Host {
         self.dir.join("run/weft.sock")
     }
 
-    /// The command that starts this host's agent, advertising `address`.
+    /// The command that starts this host's agent, advertising `address`. At its first start the first host makes the
+    /// cluster, and the others join by its token, for which an agent must run.
     pub(crate) fn agent_command(&self, address: IpAddr) -> Command {
-        self.agent_command_with(address, &self.key)
+        self.agent_command_with(address, &self.token)
     }
 
-    /// As [`Host::agent_command`], with a cluster key of the test's own.
-    pub(crate) fn agent_command_with(&self, address: IpAddr, key: &Path) -> Command {
+    /// As [`Host::agent_command`], with a token file of the test's own.
+    pub(crate) fn agent_command_with(&self, address: IpAddr, token: &Path) -> Command {
         let mut command = weft::weft();
-        command.args(["agent", "--name", &self.name, "--advertise", &address.to_string(), "--cluster-key"]);
+        command.args(["agent", "--name", &self.name, "--advertise", &address.to_string(), "--token-file"]);
         command
-            .arg(key)
+            .arg(token)
             .arg("--state-dir")
             .arg(self.dir.join("state"))
             .arg("--run-dir")
             .arg(self.dir.join("run"));
-        for number in 1..=3 {
-            let seed = match address {
-                IpAddr::V4(_) => format!("192.0.2.{number}"),
-                IpAddr::V6(_) => format!("[2001:db8::{number}]:7946"),
-            };
-            command.args(["--join", &seed]);
+        if self.first {
+            command.arg("--init");
         }
         command
     }

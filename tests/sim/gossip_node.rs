@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use weft_control::gossip::{ClusterKey, Gossip, GossipConfig, GossipEvent, RecordKey, Transmit};
+use weft_control::gossip::{Gossip, GossipConfig, GossipEvent, RecordKey, Ring, Transmit};
 use weft_control::identity::Identity;
 
 use crate::network::{SimNode, addr};
@@ -42,9 +42,9 @@ impl SimNode for Node {
     }
 }
 
-/// The key of every simulated cluster.
-pub(crate) fn cluster_key() -> ClusterKey {
-    ClusterKey::from_bytes(std::array::from_fn(|i| i as u8)).expect("a key")
+/// The ring of every simulated cluster.
+pub(crate) fn ring() -> Ring {
+    Ring::found(std::array::from_fn(|i| i as u8))
 }
 
 pub(crate) fn node(number: usize, boot_epoch: u32, seed: u64, now: Instant) -> Node {
@@ -62,8 +62,8 @@ pub(crate) fn node_at(
         name: format!("n{number}").parse().expect("a name"),
         advertise,
         data_port: 4789,
-        cluster: cluster_key().cluster_id(),
-        ring: cluster_key().ring(),
+        cluster: [1; 16],
+        ring: ring(),
         credentials: None,
         boot_epoch,
     };

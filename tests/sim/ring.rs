@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weft_control::gossip::{Epoch, GossipEvent, Have, KEYS, Keeper, KeyTiming, MemberState, Ring, Transmit};
 
-use crate::gossip_node::{self, cluster_key, identity, key};
+use crate::gossip_node::{self, identity, key};
 use crate::network::{Network, SimNode, addr};
 
 const TICK: Duration = Duration::from_millis(250);
@@ -132,7 +132,7 @@ fn key_of(octets: &[u8]) -> weft_control::gossip::RecordKey {
 fn cluster(count: usize, seed: u64) -> Network<Node> {
     let mut network = Network::new(seed);
     for number in 0..count {
-        let mut node = Node::new(number, 1, cluster_key().ring(), network.now());
+        let mut node = Node::new(number, 1, gossip_node::ring(), network.now());
         node.inner.gossip.join(network.now(), &[addr(0)]);
         network.start(addr(number), node);
     }

@@ -10,28 +10,32 @@ use clap::Args;
 #[command(
     args_override_self = true,
     after_help = "\
-Without any flag the agent is a cluster of one: it makes its own key in its state directory and prints how
-another host joins. It runs in the foreground until SIGTERM or Ctrl-C; networks and sandboxes outlive it.
+The host must be a member of a cluster ('weft init', 'weft join'), or become one at the first start by --init or
+--token-file. The agent runs in the foreground until SIGTERM or Ctrl-C; networks and sandboxes outlive it.
 
 Every flag can also stand in a TOML file (--config, else /etc/weft/weft.toml if there is one):
   name = \"a\"
   advertise = \"192.0.2.1\"
-  cluster-key = \"/etc/weft/cluster.key\"
+  token-file = \"/etc/weft/token\"
   join = [\"192.0.2.2\", \"c.example.net:7946\"]
 
 Open between the hosts: UDP 4789 (data), UDP and TCP 7946 (gossip)."
 )]
 pub(crate) struct AgentArgs {
-    /// Name of this host in the cluster [default: its host name]
+    /// Name of this host in the cluster [default: the one it joined with]
     #[arg(long, env = "WEFT_NAME", hide_env_values = true)]
     pub(crate) name: Option<String>,
-    /// Address the other hosts reach this one by, or the interface that has it [default: that of the default route]
+    /// Address the other hosts reach this one by, or the interface that has it [default: as it joined]
     #[arg(long, env = "WEFT_ADVERTISE", hide_env_values = true, value_name = "ADDRESS|INTERFACE")]
     pub(crate) advertise: Option<String>,
-    /// File with the cluster's key, made by 'weft keygen' [default: cluster.key in the state directory]
-    #[arg(long, env = "WEFT_CLUSTER_KEY", hide_env_values = true, value_name = "FILE")]
-    pub(crate) cluster_key: Option<PathBuf>,
-    /// Any other host of the cluster; repeatable
+    /// Where this host is in no cluster yet, make one as 'weft init' does
+    #[arg(long, env = "WEFT_INIT", hide_env_values = true)]
+    pub(crate) init: bool,
+    /// Where this host is in no cluster yet, join by the token in this file, now or when it comes; with --init, write
+    /// the new cluster's token there
+    #[arg(long, env = "WEFT_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where else to look for other hosts than where they were last; repeatable
     #[arg(
         long,
         env = "WEFT_JOIN",
@@ -43,7 +47,7 @@ pub(crate) struct AgentArgs {
     /// UDP port of the data path [default: 4789]
     #[arg(long, env = "WEFT_DATA_PORT", hide_env_values = true, value_name = "PORT")]
     pub(crate) data_port: Option<u16>,
-    /// UDP and TCP port of gossip [default: 7946]
+    /// UDP and TCP port of gossip [default: as it joined, else 7946]
     #[arg(long, env = "WEFT_GOSSIP_PORT", hide_env_values = true, value_name = "PORT")]
     pub(crate) gossip_port: Option<u16>,
     /// What must survive a restart [default: /var/lib/weft]

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 mod agent;
+mod cluster;
 mod network;
 mod sandbox;
 mod traffic;
 mod value;
 
 pub(crate) use agent::AgentArgs;
+pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs};
 pub(crate) use network::{
     ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, RemoveArgs,
 };
@@ -33,9 +35,8 @@ First steps, on one machine:
   weft demo                                      three hosts in namespaces, one network, real traffic
 
 On two hosts (as root):
-  a# weft keygen > cluster.key                   then copy the file to the other host
-  a# weft agent --cluster-key cluster.key &
-  b# weft agent --cluster-key cluster.key --join a &
+  a# weft init && weft agent &                   prints how other hosts join
+  b# weft join TOKEN && weft agent &
   a# weft network create blue
   a# weft run --name web --network blue -- CMD   CMD in a sandbox with an address in 'blue'
   b# weft run --network blue -- ping WEB'S-ADDRESS
@@ -53,11 +54,12 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Make a cluster with this host as its first node, and print how other hosts join
+    Init(Box<InitArgs>),
+    /// Make this host a node of a cluster
+    Join(Box<JoinArgs>),
     /// Run this host's agent in the foreground
     Agent(Box<AgentArgs>),
-    /// Print a new cluster key, the secret that all hosts of a cluster share
-    #[command(after_help = "Example:\n  weft keygen > cluster.key && chmod 600 cluster.key")]
-    Keygen,
     /// Make, list, inspect and remove networks; attach sandboxes to them
     #[command(subcommand)]
     Network(NetworkVerb),

@@ -21,9 +21,14 @@ fn the_tree_is_sound() {
 #[test]
 fn every_documented_form_parses() {
     for line in [
-        "weft keygen",
+        "weft init",
+        "weft init --name a --advertise 192.0.2.1 --gossip-port 7947 --state-dir /s --token-file /t",
+        "weft join weft1_abc",
+        "weft join - --name b",
+        "weft join --token-file /t --advertise eth0",
+        "weft agent --init --token-file /t",
         "weft agent",
-        "weft agent --name a --advertise 192.0.2.1 --cluster-key k --join b --join c:7946 --data-port 4790 \
+        "weft agent --name a --advertise 192.0.2.1 --token-file k --join b --join c:7946 --data-port 4790 \
          --gossip-port 7947 --state-dir /s --run-dir /r --workers 2 --config c.toml",
         "weft network create n",
         "weft network create --driver overlay --attachable n",

@@ -65,16 +65,20 @@ impl Story<'_> {
     fn hosts_find_each_other(&mut self) -> Result<()> {
         self.chapter("The hosts: network namespaces on one switch, an agent in each")?;
         for index in 0..self.rig.hosts().len() {
+            let member = self.rig.admit(index)?;
             let ready = self.rig.start_agent(index)?;
             let host = &self.rig.hosts()[index];
             let text = format!(
-                "host {}  {}  agent ready after {}",
+                "host {}  {}  {} in {}, agent ready after {}",
                 host.name,
                 host.address,
+                if index == 0 { "weft init makes the cluster" } else { "weft join TOKEN joins it" },
+                self.number(&millis(member)),
                 self.number(&millis(ready))
             );
             self.say(&text)?;
         }
+        self.say("the token proves the cluster to the newcomer first, and itself without being sent")?;
         let met = self.rig.await_members(self.rig.hosts().len())?;
         let text =
             format!("each knows all the others, {} after the last one started", self.number(&millis(met)));

@@ -74,11 +74,36 @@ fn last_words(log: &Path) -> String {
 }
 
 impl Rig {
-    /// Starts a host's agent and waits until it answers; tells how long that took.
+    /// Makes a host a member: the first one makes the cluster, the others join it by the first one's token, for which
+    /// an agent must run. Tells how long that took.
+    ///
+    /// # Errors
+    /// What `weft init` or `weft join` say.
+    pub fn admit(&mut self, index: usize) -> Result<Duration> {
+        let start = Instant::now();
+        let host = &self.hosts[index];
+        if host.member {
+            return Ok(Duration::ZERO);
+        }
+        let verb = if index == 0 { "init" } else { "join" };
+        let mut command = self.command(host, verb)?;
+        command.arg("--token-file").arg(self.token_file()).args(["--name", &host.name]);
+        command.args(["--advertise", &host.address.to_string()]);
+        let status = command.status().with_context(|| format!("start {}", self.program.display()))?;
+        if !status.success() {
+            bail!("'weft {verb}' ended on host {} ({status}):\n{}", host.name, last_words(&log_file(host)));
+        }
+        self.hosts[index].member = true;
+        Ok(start.elapsed())
+    }
+
+    /// Starts a host's agent and waits until it answers; tells how long that took. A host that is no member becomes
+    /// one first.
     ///
     /// # Errors
     /// It ends, or does not answer within 15 s.
     pub fn start_agent(&mut self, index: usize) -> Result<Duration> {
+        self.admit(index)?;
         let start = Instant::now();
         let agent = self.spawn_agent(index)?;
         self.hosts[index].agent = Some(agent);
@@ -129,22 +154,18 @@ impl Rig {
 
     fn spawn_agent(&self, index: usize) -> Result<AgentProcess> {
         let host = &self.hosts[index];
+        let mut command = self.command(host, "agent")?;
+        command.arg("--teardown-on-stop").arg("--run-dir").arg(host.run_dir());
+        let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
+        Ok(AgentProcess { child, log: log_file(host) })
+    }
+
+    /// A verb that works on a host's state, in its namespace, with its log as output.
+    fn command(&self, host: &Host, verb: &str) -> Result<Command> {
         let log = log_file(host);
         let output = File::options().create(true).append(true).open(&log).context("open an agent's log")?;
         let mut command = Command::new(&self.program);
-        command.args([
-            "agent",
-            "--teardown-on-stop",
-            "--name",
-            &host.name,
-            "--advertise",
-            &host.address.to_string(),
-        ]);
-        command.arg("--cluster-key").arg(self.key_file());
-        command.arg("--state-dir").arg(host.directory.join("state")).arg("--run-dir").arg(host.run_dir());
-        for other in self.hosts.iter().filter(|other| other.name != host.name) {
-            command.args(["--join", &other.address.to_string()]);
-        }
+        command.arg(verb).arg("--state-dir").arg(host.state_dir());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WEFT_")) {
             command.env_remove(name);
         }
@@ -155,8 +176,7 @@ impl Rig {
             &mut command,
             Birth { parent: Pid::this(), mask: self.interrupt.mask_before(), namespace },
         );
-        let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
-        Ok(AgentProcess { child, log })
+        Ok(command)
     }
 }
 

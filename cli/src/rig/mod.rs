@@ -77,6 +77,7 @@ pub struct Host {
     /// Its underlay address.
     pub address: IpAddr,
     directory: PathBuf,
+    member: bool,
     agent: Option<AgentProcess>,
 }
 
@@ -89,6 +90,10 @@ impl Host {
 
     fn run_dir(&self) -> PathBuf {
         self.directory.join("run")
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
     }
 }
 
@@ -116,7 +121,6 @@ impl Rig {
             interrupt,
             switch: Namespace::create()?,
         };
-        rig.write_key()?;
         rig.hosts = (1..=blueprint.hosts).map(|number| rig.host(number)).collect::<Result<_>>()?;
         match blueprint.wiring {
             Wiring::Switch => rig.join_byswitch()?,
@@ -143,13 +147,8 @@ impl Rig {
         &self.interrupt
     }
 
-    fn write_key(&self) -> Result<()> {
-        let text = crate::key::generate()?.to_text();
-        fs::write(self.key_file(), format!("{}\n", *text)).context("write the cluster's key")
-    }
-
-    fn key_file(&self) -> PathBuf {
-        self.directory.join("cluster.key")
+    fn token_file(&self) -> PathBuf {
+        self.directory.join("token")
     }
 
     fn host(&self, number: u8) -> Result<Host> {
@@ -158,7 +157,7 @@ impl Rig {
         let directory = self.directory.join(&name);
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
         let address = Ipv4Addr::new(a, b, c, number).into();
-        Ok(Host { name, namespace: Namespace::create()?, address, directory, agent: None })
+        Ok(Host { name, namespace: Namespace::create()?, address, directory, member: false, agent: None })
     }
 
     fn join_byswitch(&self) -> Result<()> {

@@ -45,5 +45,5 @@ fn hosts_on_a_switch_reach_each_other_and_nothing_is_left_of_them() {
 fn an_agent_that_ends_at_once_is_an_error_with_its_last_words() {
     let Some(mut rig) = rig("test-agent", 2, Wiring::Cable) else { return };
     let error = format!("{:#}", rig.start_agent(0).expect_err("false ends at once"));
-    assert!(error.contains("an agent ended"), "{error}");
+    assert!(error.contains("ended on host a"), "{error}");
 }

@@ -79,6 +79,7 @@ impl Cluster {
     /// Takes in everything these origins say.
     pub(super) fn absorb(&mut self, now: Instant, mut origins: BTreeSet<NodeId>) {
         origins.remove(&self.me);
+        self.hear_papers(now, &mut origins);
         let learned = self.hear_statements(now, &origins);
         self.book.begin();
         let mut pools = BTreeSet::new();

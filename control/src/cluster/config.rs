@@ -6,7 +6,6 @@ use std::time::Duration;
 use weft_dataplane::seal;
 use weft_dataplane::wire::vxlan::{OVERHEAD_V4, OVERHEAD_V6};
 
-use crate::gossip::ClusterKey;
 use crate::model::Name;
 
 /// What a node is told at start.
@@ -18,8 +17,6 @@ pub struct ClusterConfig {
     pub advertise: SocketAddr,
     /// UDP port of the dataplane.
     pub data_port: u16,
-    /// The cluster's key.
-    pub key: ClusterKey,
     /// Largest IP packet of the underlay, octets; usually 1500.
     pub underlay_mtu: u16,
     /// Whether to take part in encrypted networks only.

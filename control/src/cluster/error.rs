@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::model::{EndpointId, NetworkId};
 use crate::network::CreateError;
 use crate::storage::StorageError;
+use crate::trust::PapersError;
 
 /// Whose fault an error is, as a class of HTTP statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +153,12 @@ pub enum ClusterError {
          nothing new is promised; start it with an empty state directory to make it a new node"
     )]
     Clash,
+    /// The state is in no cluster yet.
+    #[error("this host is in no cluster yet: 'weft init' makes one, 'weft join TOKEN' joins one")]
+    NoCluster,
+    /// The node's papers cannot be read.
+    #[error(transparent)]
+    Papers(#[from] PapersError),
     /// The stored state is not what this version writes.
     #[error("stored {what} cannot be read: the state file is damaged or of another version")]
     Corrupt {
@@ -183,7 +190,12 @@ impl ClusterError {
             Self::Unreachable { .. } | Self::Full(_) | Self::Exhausted | Self::Contested { .. } => {
                 Class::Unavailable
             }
-            Self::Storage(_) | Self::Left | Self::Clash | Self::Corrupt { .. } => Class::Failed,
+            Self::Storage(_)
+            | Self::Left
+            | Self::Clash
+            | Self::Corrupt { .. }
+            | Self::NoCluster
+            | Self::Papers(_) => Class::Failed,
         }
     }
 }

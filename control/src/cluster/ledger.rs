@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::storage::{Storage, StorageError, Table, Write};
+use crate::trust::is_secret;
 
 type Place = (Table, Vec<u8>);
 
@@ -20,7 +21,7 @@ pub(super) struct Ledger {
 }
 
 /// Tables the cluster core reads and writes; sandboxes are the agent's.
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     Table::Node,
     Table::Networks,
     Table::Removed,
@@ -28,13 +29,16 @@ const TABLES: [Table; 7] = [
     Table::Endpoints,
     Table::Quarantine,
     Table::Peers,
+    Table::Trust,
 ];
 
 impl Ledger {
     pub(super) fn load(storage: Arc<dyn Storage>) -> Result<Self, StorageError> {
         let mut rows = BTreeMap::new();
         for table in TABLES {
-            rows.extend(storage.load(table)?.into_iter().map(|(key, value)| ((table, key), value)));
+            // Secrets have an owner that wipes them.
+            let shared = storage.load(table)?.into_iter().filter(|(key, _)| !is_secret(table, key));
+            rows.extend(shared.map(|(key, value)| ((table, key), value)));
         }
         Ok(Self { storage, rows, doubtful: BTreeSet::new(), trouble: None })
     }

@@ -17,6 +17,7 @@ use crate::gossip::{Epoch, Gossip, Member, MemberState, RecordKey, Ring, Transmi
 use crate::identity::Identity;
 use crate::model::{NetworkId, NodeId};
 use crate::session::{Peer, RingRoots, SessionConfig, SessionEvent, SessionState, SessionView, Sessions};
+use crate::trust::ClusterId;
 
 /// What seals packets.
 const CIPHER: &str = "AES-256-GCM";
@@ -38,6 +39,7 @@ pub(super) struct Sealed {
 
 impl Sealed {
     pub(super) fn new(
+        cluster_id: ClusterId,
         config: &ClusterConfig,
         identity: &Identity,
         boot_epoch: u32,
@@ -45,7 +47,7 @@ impl Sealed {
         now: Instant,
     ) -> Self {
         let own = SessionConfig {
-            cluster_id: config.key.cluster_id(),
+            cluster_id,
             us: identity.node_id(),
             static_secret: identity.static_secret(),
             boot_epoch,

@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hkdf::Hkdf;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use sha2::Sha256;
 
 use super::attach::Own;
 use super::grants::{Grants, SignedGrant};
 use super::ledger::{self, Ledger};
 use super::networks::{Network, Removed};
+use super::papers::Trust;
 use super::record::{decode, encode};
 use super::sealed::{Sealed, publish_static_key};
 use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
@@ -22,8 +21,8 @@ use crate::identity::Identity;
 use crate::model::{EndpointId, NetworkId};
 use crate::storage::{Storage, Table, Write};
 use crate::timestamp::UnixMillis;
+use crate::trust::Papers;
 
-const IDENTITY: &[u8] = b"identity";
 const BOOT_EPOCH: &[u8] = b"boot_epoch";
 /// Remembered addresses that are tried at start.
 const PEERS_TRIED: usize = 32;
@@ -31,12 +30,12 @@ const PEERS_TRIED: usize = 32;
 impl Cluster {
     /// Reads the state back, raises the boot epoch durably and publishes what this node had published.
     ///
-    /// `seed` is from the operating system's generator; where the state holds no identity, one is made of it.
+    /// `seed` is from the operating system's generator. The state holds the node's papers.
     /// Endpoints come back as they were; the agent detaches those whose sandbox is gone
     /// ([`Cluster::own_endpoints`]).
     ///
     /// # Errors
-    /// The state cannot be read or written; the medium's fault.
+    /// The state is in no cluster yet, or cannot be read or written.
     pub fn start(
         config: ClusterConfig,
         storage: Arc<dyn Storage>,
@@ -44,29 +43,23 @@ impl Cluster {
         now: Instant,
         wall: UnixMillis,
     ) -> Result<Self, ClusterError> {
+        let papers = Papers::load(&*storage)?.ok_or(ClusterError::NoCluster)?;
         let mut ledger = Ledger::load(storage)?;
-        let secret = identity_secret(&ledger, &seed)?;
         let boot_epoch = boot_epoch(&ledger)?;
-        ledger.commit(
-            "boot",
-            vec![
-                ledger::put(Table::Node, IDENTITY, secret.to_vec()),
-                ledger::put(Table::Node, BOOT_EPOCH, encode(&boot_epoch)),
-            ],
-        )?;
+        ledger.commit("boot", vec![ledger::put(Table::Node, BOOT_EPOCH, encode(&boot_epoch))])?;
         let mut rng = StdRng::from_seed(seed);
-        let identity = Identity::from_secret(&secret);
+        let identity = Identity::from_secret(&papers.identity.secret());
         let gossip = GossipConfig {
             name: config.name.clone(),
             advertise: config.advertise,
             data_port: config.data_port,
-            cluster: config.key.cluster_id(),
-            ring: config.key.ring(),
+            cluster: papers.cluster(),
+            ring: papers.ring.clone(),
             credentials: None,
             boot_epoch,
         };
-        let sealed = Sealed::new(&config, &identity, boot_epoch, &mut rng, now);
-        let mut gossip = Gossip::new(gossip, Identity::from_secret(&secret), rng.random(), now);
+        let sealed = Sealed::new(papers.cluster(), &config, &identity, boot_epoch, &mut rng, now);
+        let mut gossip = Gossip::new(gossip, Identity::from_secret(&identity.secret()), rng.random(), now);
         publish_static_key(&mut gossip, &identity, now);
         let mut cluster = Self {
             me: identity.node_id(),
@@ -75,6 +68,7 @@ impl Cluster {
             identity,
             boot_epoch,
             ledger,
+            trust: Trust::new(papers),
             rng,
             clocks: (now, wall),
             config,
@@ -102,6 +96,7 @@ impl Cluster {
             clashes: BTreeSet::new(),
             events: VecDeque::new(),
         };
+        cluster.load_papers(now);
         cluster.load(now)?;
         cluster.contact_peers(now);
         cluster.settle(now);
@@ -199,16 +194,6 @@ impl Cluster {
 
 fn corrupt(what: &'static str) -> ClusterError {
     ClusterError::Corrupt { what }
-}
-
-fn identity_secret(ledger: &Ledger, seed: &[u8; 32]) -> Result<[u8; 32], ClusterError> {
-    if let Some(stored) = ledger.get(Table::Node, IDENTITY) {
-        return stored.try_into().map_err(|_| corrupt("identity"));
-    }
-    let mut secret = [0; 32];
-    // 32 octets are far below the limit of HKDF-SHA256.
-    let _ = Hkdf::<Sha256>::new(None, seed).expand(b"weft identity", &mut secret);
-    Ok(secret)
 }
 
 fn boot_epoch(ledger: &Ledger) -> Result<u32, ClusterError> {

@@ -12,7 +12,6 @@ mod contact;
 mod counters;
 mod engine;
 mod keeper;
-mod key;
 mod limits;
 mod membership;
 mod message;
@@ -57,7 +56,6 @@ use crate::model::NodeId;
 
 pub use self::counters::Counters;
 pub use self::keeper::{Fetch, Have, KEYS, Keeper, KeyTiming};
-pub use self::key::{ClusterKey, InvalidClusterKey};
 pub use self::limits::{
     MAX_BODY, MAX_DATAGRAM, MAX_KEY, MAX_KEYS, MAX_NODES, MAX_RPC, MAX_STREAM, MAX_TABLE,
 };

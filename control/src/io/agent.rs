@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 mod edges;
-mod key;
 mod life;
 mod seeds;
 
 pub use life::run;
 
-use crate::gossip::ClusterKey;
+use super::joining::JoinError;
 use crate::model::{Name, NodeId};
+use crate::trust::Settings;
 
 /// UDP and TCP port of gossip where none is given, as Docker Swarm's.
 pub const DEFAULT_GOSSIP_PORT: u16 = 7946;
@@ -48,18 +48,19 @@ impl FromStr for Advertise {
 /// Everything an agent is started with.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    /// Name of this node, for people; its identity is a key in the state directory.
-    pub name: Name,
-    /// Underlay address others reach this node by.
+    /// Name of this node, for people; absent, the one it joined with.
+    pub name: Option<Name>,
+    /// Underlay address others reach this node by; the default is the one it joined with.
     pub advertise: Advertise,
-    /// The cluster's key; absent, the one in `state_dir/cluster.key`, made there if it is not.
-    pub cluster_key: Option<ClusterKey>,
-    /// Members to join by: `HOST` or `HOST:PORT`, names resolved and retried for as long as the agent runs.
+    /// What to do where the state is in no cluster yet.
+    pub first: FirstStart,
+    /// Where else to look for members: `HOST` or `HOST:PORT`, names resolved and retried for as long as the agent
+    /// runs.
     pub join: Vec<String>,
     /// UDP port of the dataplane.
     pub data_port: u16,
-    /// UDP and TCP port of gossip.
-    pub gossip_port: u16,
+    /// UDP and TCP port of gossip; absent, the one it joined with.
+    pub gossip_port: Option<u16>,
     /// Durable state, mode 0700, of one agent only.
     pub state_dir: PathBuf,
     /// Socket and pinned namespaces, mode 0750, of one agent only.
@@ -73,6 +74,28 @@ pub struct AgentConfig {
     /// Whether stopping also removes sandboxes, hidden namespaces and pins. Otherwise they stay for the next start:
     /// local traffic goes on, and cross-host traffic resumes with it.
     pub teardown_on_stop: bool,
+}
+
+/// What an agent does whose host is in no cluster yet; later it is of no effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum FirstStart {
+    /// It ends and says what to do.
+    #[default]
+    Refuse,
+    /// It makes a cluster.
+    Init {
+        /// How the node is set up.
+        settings: Settings,
+        /// Where the token that lets other hosts in is written, if anywhere.
+        token_file: Option<PathBuf>,
+    },
+    /// It joins a cluster.
+    Join {
+        /// How the node is set up.
+        settings: Settings,
+        /// Where the token is, now or later.
+        token_file: PathBuf,
+    },
 }
 
 /// What a started agent tells its operator.
@@ -90,8 +113,6 @@ pub struct ReadyReport {
     pub gossip_port: u16,
     /// The API's socket.
     pub socket: PathBuf,
-    /// The key file the agent made or found in its state directory, if it was given no key: other hosts need a copy.
-    pub own_key: Option<PathBuf>,
 }
 
 /// Why an agent did not start, or ended.
@@ -113,6 +134,9 @@ pub enum AgentError {
         /// Process that holds it, where it can be told.
         pid: Option<u32>,
     },
+    /// The host did not become a member.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// No usable underlay address.
     #[error("{0}")]
     Advertise(String),

@@ -1,9 +1,11 @@
 //! The edges of the control plane: netlink, sockets, files, the HTTP API. They decide nothing.
 #![allow(clippy::disallowed_methods, reason = "the edge: clocks, sockets, threads and chance enter here")]
 
+mod admission;
 pub mod agent;
 mod descriptor;
 mod holding;
+pub mod joining;
 mod kernel;
 pub mod kill;
 pub mod namespace;

@@ -14,6 +14,7 @@ mod base32;
 mod certificate;
 mod chain;
 mod papers;
+mod registry;
 mod revocation;
 mod root;
 mod signed;
@@ -25,7 +26,9 @@ use std::time::Duration;
 
 pub use self::certificate::{AdminCertificate, NodeCertificate, Role, TokenCertificate, UnknownRole};
 pub use self::chain::{Chain, ChainError, Link, MAX_LINKS, Revoked, TokenTerms, Verified};
-pub use self::papers::{Papers, PapersError, Ring, Settings};
+pub(crate) use self::papers::{CERTIFICATE_ROW, REVOCATION_ROW, TOKEN_ROW, is_secret, row};
+pub use self::papers::{Papers, PapersError, Settings};
+pub use self::registry::{KnownToken, Registry, TokenRecord, TokenRefusal};
 pub use self::revocation::{MAX_REASON, Revocation, RevocationStatement};
 pub use self::root::{ClusterId, Root, RootHash, cluster_id, root_hash};
 pub use self::signed::{Signed, Statement};

@@ -12,18 +12,21 @@ use super::{
     Chain, ClusterId, NODE_LIFE, NodeCertificate, Role, Root, RootHash, Signed, TOKEN_LIFE, Token,
     TokenCertificate, TokenTerms, cluster_id, root_hash,
 };
+use crate::gossip::Ring;
 use crate::identity::Identity;
 use crate::model::Name;
 use crate::storage::{Storage, StorageError, Table, Write};
 use crate::timestamp::UnixMillis;
 
-/// Gossip keys by epoch; the highest is the newest.
-pub type Ring = BTreeMap<u32, Zeroizing<[u8; 32]>>;
-
 const IDENTITY: &[u8] = b"identity";
 const ROOT: &[u8] = b"root";
 const CHAIN: &[u8] = b"chain";
+const RING: &[u8] = b"ring";
 const SETTINGS: &[u8] = b"settings";
+/// Keys of rows about others begin like the keys of the records that tell of them.
+pub(crate) const CERTIFICATE_ROW: &[u8] = b"c/";
+pub(crate) const TOKEN_ROW: &[u8] = b"t/";
+pub(crate) const REVOCATION_ROW: &[u8] = b"r/";
 
 /// How a node was set up, kept so that its agent needs only its state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +47,7 @@ pub struct Papers {
     pub root: Option<Root>,
     /// Its certificate, traced to the root.
     pub chain: Chain,
-    /// Gossip keys; never none.
+    /// Gossip keys.
     pub ring: Ring,
     /// How it was set up.
     pub settings: Settings,
@@ -80,7 +83,7 @@ impl Papers {
         let node = Signed::new(certificate, |octets| identity.sign(octets));
         let admin = root.appoint(identity.public_key(), now);
         let chain = Chain::of_first(root.public_key(), admin, node);
-        let ring = BTreeMap::from([(1, derive(seed, b"weft init ring 1"))]);
+        let ring = Ring::found(*derive(seed, b"weft init ring 1"));
         Self { identity, root: Some(root), chain, ring, settings }
     }
 
@@ -121,8 +124,8 @@ impl Papers {
         let chain: Chain = read(chain, "chain")?;
         let identity = secret(node.get(IDENTITY), "identity")?;
         let root = trust.get(ROOT).map(|row| secret(Some(row), "root")).transpose()?;
-        let ring: Option<Ring> = storage.load(Table::Ring)?.into_iter().map(ring_entry).collect();
-        let ring = ring.filter(|ring| !ring.is_empty()).ok_or(PapersError::Corrupt("gossip keys"))?;
+        let ring = rows(Table::Ring)?.get(RING).and_then(|row| Ring::from_octets(row));
+        let ring = ring.ok_or(PapersError::Corrupt("gossip keys"))?;
         let settings = trust.get(SETTINGS).ok_or(PapersError::Corrupt("settings"))?;
         Ok(Some(Self {
             identity: Identity::from_secret(&identity),
@@ -143,11 +146,24 @@ impl Papers {
             put(Table::Trust, SETTINGS, encode(&self.settings)),
         ];
         rows.extend(self.root.iter().map(|root| put(Table::Trust, ROOT, root.secret().to_vec())));
-        rows.extend(
-            self.ring.iter().map(|(epoch, key)| put(Table::Ring, &epoch.to_be_bytes(), key.to_vec())),
-        );
+        rows.push(ring_row(&self.ring));
         rows
     }
+}
+
+/// A row of others' papers.
+pub(crate) fn row(prefix: &[u8], id: &[u8], value: &impl Serialize) -> Write {
+    Write { table: Table::Trust, key: [prefix, id].concat(), value: Some(encode(value)) }
+}
+
+/// Whether the row under this key holds a secret.
+pub(crate) fn is_secret(table: Table, key: &[u8]) -> bool {
+    matches!((table, key), (Table::Node, IDENTITY) | (Table::Trust, ROOT) | (Table::Ring, _))
+}
+
+/// The row of the gossip keys, to be replaced when they change.
+pub(crate) fn ring_row(ring: &Ring) -> Write {
+    Write { table: Table::Ring, key: RING.to_vec(), value: Some(ring.to_octets().to_vec()) }
 }
 
 /// The row of a member's own chain, to be replaced at renewal.
@@ -171,11 +187,6 @@ fn derive(seed: &[u8; 32], label: &[u8]) -> Zeroizing<[u8; 32]> {
 fn secret(row: Option<&Vec<u8>>, what: &'static str) -> Result<Zeroizing<[u8; 32]>, PapersError> {
     let octets = row.and_then(|row| <[u8; 32]>::try_from(row.as_slice()).ok());
     octets.map(Zeroizing::new).ok_or(PapersError::Corrupt(what))
-}
-
-fn ring_entry((epoch, key): (Vec<u8>, Vec<u8>)) -> Option<(u32, Zeroizing<[u8; 32]>)> {
-    let epoch = u32::from_be_bytes(epoch.try_into().ok()?);
-    Some((epoch, Zeroizing::new(key.try_into().ok()?)))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(row: &[u8], what: &'static str) -> Result<T, PapersError> {

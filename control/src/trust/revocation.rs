@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::papers::{REVOCATION_ROW, row};
 use super::{Chain, ChainError, ClusterId, Role, RootHash, Signed, Statement};
 use crate::identity::{Identity, node_id};
 use crate::model::{Name, NodeId};
+use crate::storage::Write;
 use crate::timestamp::UnixMillis;
 
 /// Longest reason, octets.
@@ -74,6 +76,12 @@ impl Revocation {
         Ok(())
     }
 
+    /// The row that everybody keeps it in.
+    #[must_use]
+    pub fn row(&self) -> Write {
+        row(REVOCATION_ROW, &self.node().0, self)
+    }
+
     /// Who is revoked.
     #[must_use]
     pub fn node(&self) -> NodeId {
@@ -96,6 +104,12 @@ impl Revocation {
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.signed.statement.reason
+    }
+
+    /// Whether the admin with this Ed25519 public key made it.
+    #[must_use]
+    pub fn is_by(&self, admin: &[u8; 32]) -> bool {
+        self.signed.statement.by == *admin
     }
 
     /// Who revoked it: the admin's name if it has one, else its id.

@@ -15,20 +15,24 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, sleep_until, timeout};
 
 use super::edges::{Edges, Settings};
-use super::{Advertise, AgentConfig, AgentError, ReadyReport, key, seeds};
-use crate::cluster::{Cluster, ClusterConfig, Timing};
+use super::{Advertise, AgentConfig, AgentError, FirstStart, ReadyReport, seeds};
+use crate::admission::Answer;
+use crate::cluster::{Cluster, ClusterConfig, ClusterError, Timing};
+use crate::io::admission::{self, Asking};
 use crate::io::holding::{Held, clear_socket, failed, hold};
+use crate::io::joining;
 use crate::io::kernel::Kernel;
 use crate::io::namespace::Pins;
 use crate::io::node::{Facts, Node, now, wall};
 use crate::io::server::{self, Asked, SocketFile, explain};
 use crate::io::store::Store;
-use crate::io::streams::{Doors, Received, StreamCounters};
+use crate::io::streams::{Doors, Guest, Received, StreamCounters};
 use crate::io::underlay::{self, Underlay};
 use crate::io::worker::{Next, Worker};
 use crate::sandbox::Sandboxes;
 use crate::storage::{Storage, Table};
 use crate::timestamp::UnixMillis;
+use crate::trust::{Papers, Settings as Joined};
 
 /// Regular care: processes that own sandboxes, the underlay address.
 const TICK: Duration = Duration::from_secs(1);
@@ -40,6 +44,8 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 const DESK: usize = 64;
 /// Messages of streams waiting for the loop.
 const INBOX: usize = 64;
+/// Strangers, and their questions, waiting for the loop.
+const GUESTS: usize = 16;
 /// Datagrams taken in before anything else is looked at.
 const BATCH: usize = 64;
 
@@ -57,9 +63,12 @@ pub async fn run(
     ready: impl FnOnce(&ReadyReport),
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let mut agent = Agent::start(&config).await?;
-    agent.node.recover();
     let mut stop = pin!(stop);
+    let mut agent = tokio::select! {
+        agent = Agent::start(&config) => agent?,
+        () = &mut stop => return Ok(()),
+    };
+    agent.node.recover();
     let (asked, calls) = mpsc::channel(DESK);
     agent.calls = calls;
     let mut server = Server::new(config.socket.clone(), &config.run_dir, asked)?;
@@ -119,8 +128,10 @@ struct Agent {
     settings: Settings,
     advertise: Advertise,
     underlay: Underlay,
-    own_key: Option<PathBuf>,
     inbox: mpsc::Receiver<Received>,
+    guests: mpsc::Receiver<Guest>,
+    askings: mpsc::Receiver<Asking>,
+    askings_in: mpsc::Sender<Asking>,
     calls: mpsc::Receiver<Asked>,
     done: UnboundedReceiver<Next>,
     seeds: mpsc::Receiver<Vec<std::net::SocketAddr>>,
@@ -137,20 +148,24 @@ impl Agent {
         let held = hold(&config.run_dir, 0o750)?;
         let store = Store::open(&config.state_dir).map_err(|fault| AgentError::Start(explain(&fault)))?;
         let storage: Arc<dyn Storage> = Arc::new(store);
-        let (cluster_key, own_key) = match &config.cluster_key {
-            Some(key) => (key.clone(), None),
-            None => key::own(&config.state_dir).map(|(key, path)| (key, Some(path)))?,
+        let joined = membership(&config.first, &*storage).await?;
+        let name = config.name.clone().unwrap_or(joined.name);
+        let advertise = match &config.advertise {
+            Advertise::Default => joined.advertise.parse().unwrap_or_default(),
+            given => given.clone(),
         };
-        let underlay = underlay::find(&config.advertise).await?;
+        let underlay = underlay::find(&advertise).await?;
         let (inbox_in, inbox) = mpsc::channel(INBOX);
+        let (guests_in, guests) = mpsc::channel(GUESTS);
+        let (askings_in, askings) = mpsc::channel(GUESTS);
         let counters = Arc::new(StreamCounters::default());
         let mut settings = Settings {
-            gossip_port: config.gossip_port,
+            gossip_port: config.gossip_port.unwrap_or(joined.gossip_port),
             data_port: config.data_port,
             workers: config.workers,
             doors: Doors {
                 inbox: inbox_in,
-                guests: None,
+                guests: Some(guests_in),
                 seats: Arc::default(),
                 counters: Arc::clone(&counters),
             },
@@ -159,10 +174,9 @@ impl Agent {
         settings.gossip_port = edges.gossip.port();
         settings.data_port = edges.dataplane.local_address().port();
         let cluster = ClusterConfig {
-            name: config.name.clone(),
+            name: name.clone(),
             advertise: edges.gossip,
             data_port: settings.data_port,
-            key: cluster_key,
             underlay_mtu: underlay.mtu,
             require_encryption: config.require_encryption,
             timing: Timing::default(),
@@ -180,7 +194,7 @@ impl Agent {
         let worker = Kernel::new(pins, edges.carrier()).and_then(|kernel| Worker::start(kernel, done_in));
         let worker = worker.map_err(failed("start the kernel's thread"))?;
         let facts = Facts {
-            name: config.name.clone(),
+            name,
             workers: config.workers.get(),
             started: now(),
             namespaces,
@@ -197,10 +211,12 @@ impl Agent {
             node,
             edges,
             settings,
-            advertise: config.advertise.clone(),
+            advertise,
             underlay,
-            own_key,
             inbox,
+            guests,
+            askings,
+            askings_in,
             calls,
             done,
             seeds,
@@ -220,7 +236,6 @@ impl Agent {
             data_port: self.settings.data_port,
             gossip_port: self.settings.gossip_port,
             socket: socket.to_owned(),
-            own_key: self.own_key.clone(),
         }
     }
 
@@ -232,6 +247,8 @@ impl Agent {
         tokio::select! {
             readable = self.edges.udp.readable() => if readable.is_ok() { self.receive() },
             Some(received) = self.inbox.recv() => self.handle_stream(received),
+            Some(guest) = self.guests.recv() => self.admit(guest),
+            Some(asking) = self.askings.recv() => self.decide(asking),
             Some(next) = self.done.recv() => next(&mut self.node),
             Some(asked) = self.calls.recv() => self.node.handle(asked),
             Some(found) = self.seeds.recv() => self.join(&found),
@@ -253,6 +270,25 @@ impl Agent {
             let Ok((length, from)) = self.edges.udp.try_recv_from(&mut self.buffer) else { return };
             self.node.cluster.handle_datagram(now(), from, &mut self.buffer[..length]);
         }
+    }
+
+    /// Somebody wants to join, or more than gossip gives.
+    fn admit(&self, guest: Guest) {
+        let (presented, desk, from) = (self.node.cluster.presented(), self.askings_in.clone(), guest.from);
+        tokio::spawn(async move {
+            if let Err(fault) = admission::serve(guest, presented, desk).await {
+                tracing::debug!(%from, fault = explain(&fault), "an exchange with a stranger came to nothing");
+            }
+        });
+    }
+
+    fn decide(&mut self, asking: Asking) {
+        let answer = self.node.cluster.admit(now(), asking.question);
+        if let Answer::Refused(reason) = &answer {
+            tracing::info!(%reason, "somebody was not let in");
+        }
+        // Whoever asked may have hung up.
+        let _ = asking.answer.send(answer);
     }
 
     fn handle_stream(&mut self, mut received: Received) {
@@ -277,6 +313,7 @@ impl Agent {
             return;
         }
         self.ticks = self.ticks.wrapping_add(1);
+        self.node.cluster.set_wall(now(), UnixMillis(wall()));
         self.seat_members();
         self.node.bury();
         self.node.tell_again();
@@ -363,5 +400,27 @@ impl Agent {
         }
         drop(edges);
         drop(held);
+    }
+}
+
+/// How the host is set up as a member; one that is none yet may become one now.
+async fn membership(first: &FirstStart, store: &dyn Storage) -> Result<Joined, AgentError> {
+    let papers = Papers::load(store).map_err(|fault| AgentError::Start(fault.to_string()))?;
+    if let Some(papers) = papers {
+        return Ok(papers.settings);
+    }
+    match first {
+        FirstStart::Refuse => Err(AgentError::Start(ClusterError::NoCluster.to_string())),
+        FirstStart::Init { settings, token_file } => {
+            let (member, token) = joining::init(store, settings.clone()).await?;
+            if let Some(file) = token_file {
+                joining::write_token(file, &token)?;
+            }
+            Ok(member.settings)
+        }
+        FirstStart::Join { settings, token_file } => {
+            let member = joining::join_when_possible(store, token_file, settings.clone()).await?;
+            Ok(member.settings)
+        }
     }
 }

@@ -1,0 +1,298 @@
+//! Papers of this node and of the others: who counts, who is let in, tokens, revocations.
+//!
+//! | key | body | published by |
+//! |---|---|---|
+//! | `c` | the origin's [`Chain`] | every node |
+//! | `t/` token id | [`TokenRecord`] | the admin that made or took back the token |
+//! | `r/` node id | [`Revocation`] | the admin that revoked, and the three alive with the lowest ids |
+//!
+//! No other record of an origin counts without a certificate in force.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Cluster;
+use crate::admission::{Answer, Presented, Question, Refusal, Terms, Welcome};
+use crate::gossip::RecordKey;
+use crate::model::NodeId;
+use crate::storage::Table;
+use crate::timestamp::UnixMillis;
+use crate::trust::{
+    CERTIFICATE_ROW, Chain, Papers, REVOCATION_ROW as REVOCATION, Registry, Revocation, Role,
+    TOKEN_ROW as TOKEN, TokenId, TokenRecord, TokenRefusal, Verified, row,
+};
+
+const CERTIFICATE: &[u8] = b"c";
+/// Revocations and addresses that a joiner is told at once.
+const TOLD: usize = 32;
+/// Alive nodes that hand on revocations.
+const SPONSORS: usize = 3;
+
+/// What this node has and knows of papers.
+pub(super) struct Trust {
+    pub(super) papers: Papers,
+    pub(super) registry: Registry,
+    /// Something is to be written down.
+    dirty: bool,
+    /// Revocations published here.
+    told: BTreeSet<NodeId>,
+}
+
+impl Trust {
+    pub(super) fn new(papers: Papers) -> Self {
+        let registry = Registry::new(&papers.chain.root);
+        Self { papers, registry, dirty: false, told: BTreeSet::new() }
+    }
+}
+
+impl Cluster {
+    /// Takes up what was known before, and publishes what is this node's.
+    pub(super) fn load_papers(&mut self, now: Instant) {
+        let wall = self.trust_clock(now);
+        let rows = |prefix| -> Vec<Vec<u8>> {
+            self.ledger.rows(Table::Trust, prefix).map(|(_, value)| value.to_vec()).collect()
+        };
+        let (revocations, certificates, tokens) = (rows(REVOCATION), rows(CERTIFICATE_ROW), rows(TOKEN));
+        let own = self.trust.papers.chain.clone();
+        for revocation in revocations.iter().filter_map(|row| decode(row)) {
+            let _ = self.trust.registry.hear_revocation(revocation);
+        }
+        for chain in certificates.iter().filter_map(|row| decode::<Chain>(row)).chain([own]) {
+            let Some(id) = chain.subject().map(crate::trust::NodeCertificate::id) else { continue };
+            // One that ended meanwhile, or was revoked, is of no use.
+            let _ = self.trust.registry.hear_certificate(wall, id, chain);
+        }
+        for token in tokens.iter().filter_map(|row| decode::<TokenRecord>(row)) {
+            self.tell_token(now, token);
+        }
+        self.tell_paper(now, CERTIFICATE, &self.trust.papers.chain.clone());
+    }
+
+    /// The wall clock for papers: never before this node's own certificate was made, for a clock that was lost is
+    /// at 1970.
+    fn trust_clock(&self, now: Instant) -> UnixMillis {
+        let issued = self.trust.papers.chain.subject().map_or(UnixMillis(0), |node| node.issued);
+        self.now_wall(now).max(issued)
+    }
+
+    fn tell_paper(&mut self, now: Instant, key: &[u8], body: &impl Serialize) {
+        let Some(key) = RecordKey::new(key) else { return };
+        if let Err(error) = self.gossip.set_record(now, key, super::record::encode(body)) {
+            tracing::warn!(%error, "papers could not be published");
+        }
+    }
+
+    fn tell_token(&mut self, now: Instant, record: TokenRecord) {
+        let key = [TOKEN, &record.certificate.statement.id().0].concat();
+        self.tell_paper(now, &key, &record);
+        let wall = self.trust_clock(now);
+        self.trust.registry.hear_token(wall, self.me, record);
+    }
+
+    /// Takes in the papers among what these origins say, and leaves those origins whose records count.
+    pub(super) fn hear_papers(&mut self, now: Instant, origins: &mut BTreeSet<NodeId>) {
+        let wall = self.trust_clock(now);
+        for &origin in &*origins {
+            self.hear_certificate(wall, origin);
+        }
+        for &origin in &*origins {
+            self.hear_statements_of_admins(now, wall, origin);
+        }
+        let registry = &self.trust.registry;
+        let out: Vec<NodeId> =
+            origins.iter().copied().filter(|origin| registry.standing(wall, *origin).is_err()).collect();
+        for origin in out {
+            origins.remove(&origin);
+            self.drop_view(origin);
+        }
+    }
+
+    /// Whether what a node says counts.
+    pub(super) fn counts(&self, now: Instant, node: NodeId) -> bool {
+        node == self.me || self.trust.registry.standing(self.trust_clock(now), node).is_ok()
+    }
+
+    fn hear_certificate(&mut self, wall: UnixMillis, origin: NodeId) {
+        let record = RecordKey::new(CERTIFICATE).and_then(|key| self.gossip.record(origin, &key));
+        let Some(chain) = record.and_then(|record| decode(record.body())) else { return };
+        match self.trust.registry.hear_certificate(wall, origin, chain) {
+            Ok(news) => self.trust.dirty |= news,
+            Err(fault) => tracing::debug!(node = %origin, %fault, "a certificate does not count"),
+        }
+    }
+
+    fn hear_statements_of_admins(&mut self, now: Instant, wall: UnixMillis, origin: NodeId) {
+        let of = |prefix: &[u8]| -> Vec<Vec<u8>> {
+            let records = self.gossip.records(origin);
+            let records = records.filter(|(key, _)| key.as_bytes().starts_with(prefix));
+            records.map(|(_, record)| record.body().to_vec()).collect()
+        };
+        let (revocations, tokens) = (of(REVOCATION), of(TOKEN));
+        for revocation in revocations.iter().filter_map(|body| decode(body)) {
+            self.hear_revocation(now, revocation);
+        }
+        for token in tokens.iter().filter_map(|body| decode::<TokenRecord>(body)) {
+            self.trust.registry.hear_token(wall, origin, token);
+        }
+    }
+
+    pub(super) fn hear_revocation(&mut self, now: Instant, revocation: Revocation) {
+        let node = revocation.node();
+        match self.trust.registry.hear_revocation(revocation) {
+            Ok(true) => {
+                self.trust.dirty = true;
+                self.keep_papers();
+                self.drop_view(node);
+                self.tell_revocations(now);
+            }
+            Ok(false) => {}
+            Err(fault) => tracing::debug!(%node, %fault, "a revocation does not count"),
+        }
+    }
+
+    /// Nothing that a node said counts any more.
+    fn drop_view(&mut self, node: NodeId) {
+        if self.views.contains_key(&node) {
+            self.member_changed(node);
+            self.views.remove(&node);
+        }
+    }
+
+    /// Publishes revocations that are this node's to publish.
+    pub(super) fn tell_revocations(&mut self, now: Instant) {
+        let mut alive: Vec<NodeId> = self.alive().collect();
+        alive.sort();
+        let sponsor = alive.iter().take(SPONSORS).any(|id| *id == self.me);
+        let us = self.identity.public_key();
+        let due: Vec<Revocation> = (self.trust.registry.revocations())
+            .filter(|revocation| sponsor || revocation.is_by(&us))
+            .filter(|revocation| !self.trust.told.contains(&revocation.node()))
+            .cloned()
+            .collect();
+        for revocation in due {
+            self.tell_paper(now, &[REVOCATION, &revocation.node().0].concat(), &revocation);
+            self.trust.told.insert(revocation.node());
+        }
+    }
+
+    /// Writes down what was learned; no promise, so a failure waits.
+    pub(super) fn keep_papers(&mut self) {
+        if !std::mem::take(&mut self.trust.dirty) {
+            return;
+        }
+        let registry = &self.trust.registry;
+        let certificates =
+            registry.certificates().map(|(node, chain)| row(CERTIFICATE_ROW, &node.id.0, chain));
+        let revocations = registry.revocations().map(Revocation::row);
+        let writes = certificates.chain(revocations).collect();
+        self.trust.dirty = self.ledger.commit("papers", writes).is_err();
+    }
+
+    /// What this node proves itself with to a joiner.
+    #[must_use]
+    pub fn presented(&self) -> Presented {
+        Presented::new(&self.identity, self.trust.papers.chain.clone())
+    }
+
+    /// Answers what somebody wants who came to this node's door.
+    pub fn admit(&mut self, now: Instant, question: Question) -> Answer {
+        let answer = match question {
+            Question::Token(id) => self.terms(now, id).map(|terms| Answer::Terms(Box::new(terms))),
+            Question::Admit(chain) => self.let_in(now, chain),
+            Question::Ring(chain) => self.vouch(now, &chain).map(|_| self.welcome(None)),
+            Question::Renew(chain) => self.renew(now, &chain),
+        };
+        let answer = answer.unwrap_or_else(Answer::Refused);
+        self.drain(now);
+        answer
+    }
+
+    fn terms(&self, now: Instant, id: TokenId) -> Result<Terms, Refusal> {
+        let wall = self.trust_clock(now);
+        let token = self.trust.registry.usable_token(wall, id).map_err(|refusal| refused(refusal, wall))?;
+        let admin = self.trust.registry.chain(token.maker).ok_or(Refusal::UnknownToken)?;
+        Ok(Terms { token: token.certificate.clone(), admin: admin.clone() })
+    }
+
+    fn let_in(&mut self, now: Instant, chain: Chain) -> Result<Answer, Refusal> {
+        let node = self.vouch(now, &chain)?;
+        if node.id == self.me {
+            return Err(Refusal::Clash(
+                "this node's identity is that of the node asked: a copy of its state".to_owned(),
+            ));
+        }
+        let wall = self.trust_clock(now);
+        let id = node.id;
+        self.trust.registry.hear_certificate(wall, id, chain).map_err(|fault| not_accepted(&fault))?;
+        self.trust.dirty = true;
+        self.keep_papers();
+        tracing::info!(node = %id, name = node.name.map(String::from), "a node has joined");
+        Ok(self.welcome(None))
+    }
+
+    /// Whether a chain is that of a member: known here, made by an admin, or by a token that still lets in.
+    fn vouch(&self, now: Instant, chain: &Chain) -> Result<Verified, Refusal> {
+        let wall = self.trust_clock(now);
+        let registry = &self.trust.registry;
+        let node = registry.verify(wall, chain).map_err(|fault| not_accepted(&fault))?;
+        let known = registry.chain(node.id).is_some_and(|known| known == chain);
+        let token = chain.links.last().and_then(|link| link.token.as_ref());
+        if let Some(token) = token.filter(|_| !known) {
+            // A certificate can be dated back by whoever holds an old token; whoever is unknown must come in time.
+            let id = token.statement.id();
+            registry.usable_token(wall, id).map_err(|refusal| refused(refusal, wall))?;
+        }
+        Ok(node)
+    }
+
+    fn renew(&mut self, now: Instant, chain: &Chain) -> Result<Answer, Refusal> {
+        let node = self.vouch(now, chain)?;
+        let wall = self.trust_clock(now);
+        if self.role(wall) != Some(Role::Admin) {
+            return Err(Refusal::NotAdmin);
+        }
+        let renewed = self.trust.papers.chain.certify_again(&self.identity, &node, wall);
+        let heard = self.trust.registry.hear_certificate(wall, node.id, renewed.clone());
+        heard.map_err(|fault| not_accepted(&fault))?;
+        self.trust.dirty = true;
+        Ok(self.welcome(Some(renewed)))
+    }
+
+    /// What this node may do; `None` when its certificate has ended or it was revoked.
+    pub(super) fn role(&self, wall: UnixMillis) -> Option<Role> {
+        self.trust.registry.standing(wall, self.me).ok().map(|own| own.role)
+    }
+
+    fn welcome(&self, chain: Option<Chain>) -> Answer {
+        let mut revocations: Vec<Revocation> = self.trust.registry.revocations().cloned().collect();
+        revocations.sort_by_key(|revocation| std::cmp::Reverse(revocation.at()));
+        revocations.truncate(TOLD);
+        let members = self.gossip.members().filter(|member| self.is_alive(member.id));
+        let peers = members.map(|member| (member.id, member.addr)).take(TOLD).collect();
+        let ring = self.trust.papers.ring.clone();
+        Answer::Welcome(Box::new(Welcome { chain, ring, revocations, peers }))
+    }
+}
+
+fn decode<T: DeserializeOwned>(octets: &[u8]) -> Option<T> {
+    super::record::decode(octets)
+}
+
+fn not_accepted(fault: &crate::trust::ChainError) -> Refusal {
+    match fault {
+        crate::trust::ChainError::Revoked(words) => Refusal::Revoked(words.clone()),
+        other => Refusal::NotAccepted(other.to_string()),
+    }
+}
+
+fn refused(refusal: TokenRefusal, now: UnixMillis) -> Refusal {
+    match refusal {
+        TokenRefusal::Unknown => Refusal::UnknownToken,
+        TokenRefusal::Revoked => Refusal::TokenRevoked,
+        TokenRefusal::Expired(not_after) => Refusal::Expired { not_after, now },
+        TokenRefusal::Spent(uses) => Refusal::Spent(uses),
+    }
+}

@@ -1,0 +1,243 @@
+//! What a member knows of the others' papers: certificates, revocations, tokens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::papers::{TOKEN_ROW, row};
+use super::{
+    Chain, ChainError, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE, TokenCertificate, TokenId,
+    Verified, root_hash,
+};
+use crate::model::NodeId;
+use crate::storage::Write;
+use crate::timestamp::UnixMillis;
+
+/// How long the records of a node still count whose certificate has ended: clocks go wrong, and nobody new is let in.
+const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most nodes whose certificates are kept.
+const MAX_NODES: usize = 4096 + 64;
+/// Most tokens and revocations that are kept.
+const MAX_TOKENS: usize = 4096;
+const MAX_REVOCATIONS: usize = 4096;
+
+/// A token as its maker publishes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Its certificate.
+    pub certificate: Signed<TokenCertificate>,
+    /// When it was taken back, if it was.
+    pub revoked: Option<UnixMillis>,
+}
+
+impl TokenRecord {
+    /// The row that an admin keeps it in.
+    #[must_use]
+    pub fn row(&self) -> Write {
+        row(TOKEN_ROW, &self.certificate.statement.id().0, self)
+    }
+}
+
+/// A token that is known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownToken {
+    /// Its certificate.
+    pub certificate: Signed<TokenCertificate>,
+    /// When it was taken back, if it was.
+    pub revoked: Option<UnixMillis>,
+    /// The admin that made it.
+    pub maker: NodeId,
+}
+
+/// Why a token lets nobody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenRefusal {
+    /// Nobody has told of it.
+    Unknown,
+    /// It was taken back.
+    Revoked,
+    /// It ended.
+    Expired(UnixMillis),
+    /// It was used so often, as it may be.
+    Spent(u32),
+}
+
+/// Certificates, revocations and tokens of the cluster, as far as they are known here.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    pinned: RootHash,
+    nodes: BTreeMap<NodeId, Known>,
+    revocations: BTreeMap<NodeId, Revocation>,
+    tokens: BTreeMap<TokenId, KnownToken>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    chain: Chain,
+    verified: Verified,
+}
+
+impl Revoked for Registry {
+    fn revocation(&self, node: NodeId) -> Option<&Revocation> {
+        self.revocations.get(&node)
+    }
+}
+
+impl Registry {
+    /// A registry of the cluster whose root this is.
+    #[must_use]
+    pub fn new(root: &[u8; 32]) -> Self {
+        Self {
+            pinned: root_hash(root),
+            nodes: BTreeMap::new(),
+            revocations: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a node's certificate; whether it is news. One that is no better than the one known changes nothing.
+    ///
+    /// # Errors
+    /// It proves nothing, or is another node's.
+    pub fn hear_certificate(
+        &mut self,
+        now: UnixMillis,
+        node: NodeId,
+        chain: Chain,
+    ) -> Result<bool, ChainError> {
+        if self.nodes.get(&node).is_some_and(|known| known.chain == chain) {
+            return Ok(false);
+        }
+        let verified = self.verify(now, &chain)?;
+        if verified.id != node {
+            return Err(ChainError::Overreach);
+        }
+        let known = self.nodes.get(&node);
+        let better = known.is_none_or(|known| verified.not_after > known.verified.not_after);
+        let room = known.is_some() || self.nodes.len() < MAX_NODES;
+        if better && room {
+            self.nodes.insert(node, Known { chain, verified });
+        }
+        Ok(better && room)
+    }
+
+    /// Traces a chain to the root with what is known of revocations.
+    ///
+    /// # Errors
+    /// Why it proves nothing.
+    pub fn verify(&self, now: UnixMillis, chain: &Chain) -> Result<Verified, ChainError> {
+        chain.verify(&self.pinned, now, self)
+    }
+
+    /// Takes in a revocation; whether it is news. The earliest of a node counts. Nodes that the revoked one certified
+    /// afterwards are dropped.
+    ///
+    /// # Errors
+    /// No admin signed it.
+    pub fn hear_revocation(&mut self, revocation: Revocation) -> Result<bool, ChainError> {
+        if self.revocations.get(&revocation.node()) == Some(&revocation) {
+            return Ok(false);
+        }
+        revocation.verify(&self.pinned)?;
+        let known = self.revocations.get(&revocation.node());
+        let news = match known {
+            Some(known) => revocation.at() < known.at(),
+            None => self.revocations.len() < MAX_REVOCATIONS,
+        };
+        if news {
+            self.revocations.insert(revocation.node(), revocation);
+            let mut nodes = std::mem::take(&mut self.nodes);
+            nodes.retain(|_, known| self.verify(known.verified.issued, &known.chain).is_ok());
+            self.nodes = nodes;
+        }
+        Ok(news)
+    }
+
+    /// Takes in what `teller` says of a token; whether it is news. Any admin may take one back.
+    pub fn hear_token(&mut self, now: UnixMillis, teller: NodeId, record: TokenRecord) -> bool {
+        let Ok(&Verified { role: Role::Admin, key, .. }) = self.standing(now, teller) else { return false };
+        let TokenRecord { certificate, revoked } = record;
+        let id = certificate.statement.id();
+        if let Some(known) = self.tokens.get_mut(&id) {
+            let news = known.revoked.is_none() && revoked.is_some();
+            known.revoked = known.revoked.or(revoked);
+            return news;
+        }
+        let sound = certificate.is_by(&key) && self.tokens.len() < MAX_TOKENS;
+        if sound {
+            self.tokens.insert(id, KnownToken { certificate, revoked, maker: teller });
+        }
+        sound
+    }
+
+    /// Drops tokens that ended long ago.
+    pub fn forget_tokens(&mut self, now: UnixMillis) {
+        let day = Duration::from_secs(24 * 3600);
+        self.tokens.retain(|_, token| now <= token.certificate.statement.not_after.after(day));
+    }
+
+    /// Drops the certificate of a node that left for good.
+    pub fn forget_node(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// Whether a node counts, and as what.
+    ///
+    /// # Errors
+    /// Why it does not; `None` where nothing is known of it.
+    pub fn standing(&self, now: UnixMillis, node: NodeId) -> Result<&Verified, Option<ChainError>> {
+        if let Some(revocation) = self.revocations.get(&node) {
+            return Err(Some(ChainError::Revoked(revocation.words())));
+        }
+        let Known { verified, .. } = self.nodes.get(&node).ok_or(None)?;
+        if now > verified.not_after.after(GRACE) {
+            return Err(Some(ChainError::Expired { what: "node", not_after: verified.not_after, now }));
+        }
+        Ok(verified)
+    }
+
+    /// A node's chain.
+    #[must_use]
+    pub fn chain(&self, node: NodeId) -> Option<&Chain> {
+        self.nodes.get(&node).map(|known| &known.chain)
+    }
+
+    /// Every certificate known, in force or not.
+    pub fn certificates(&self) -> impl Iterator<Item = (&Verified, &Chain)> {
+        self.nodes.values().map(|known| (&known.verified, &known.chain))
+    }
+
+    /// Every revocation known.
+    pub fn revocations(&self) -> impl Iterator<Item = &Revocation> {
+        self.revocations.values()
+    }
+
+    /// Every token known.
+    pub fn tokens(&self) -> impl Iterator<Item = (TokenId, &KnownToken)> {
+        self.tokens.iter().map(|(id, token)| (*id, token))
+    }
+
+    /// How many nodes are known to have joined with a token.
+    #[must_use]
+    pub fn uses(&self, token: TokenId) -> usize {
+        self.nodes.values().filter(|known| known.verified.token == Some(token)).count()
+    }
+
+    /// A token that lets somebody in now.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn usable_token(&self, now: UnixMillis, id: TokenId) -> Result<&KnownToken, TokenRefusal> {
+        let token = self.tokens.get(&id).ok_or(TokenRefusal::Unknown)?;
+        let terms = &token.certificate.statement;
+        let uses = u32::try_from(self.uses(id)).unwrap_or(u32::MAX);
+        match () {
+            () if token.revoked.is_some() => Err(TokenRefusal::Revoked),
+            () if now > terms.not_after => Err(TokenRefusal::Expired(terms.not_after)),
+            () if terms.issued > now.after(TOLERANCE) => Err(TokenRefusal::Unknown),
+            () if terms.max_uses > 0 && uses >= terms.max_uses => Err(TokenRefusal::Spent(terms.max_uses)),
+            () => Ok(token),
+        }
+    }
+}
