@@ -21,6 +21,8 @@ mod frames;
 mod hardening;
 #[path = "netns/kernel_peer.rs"]
 mod kernel_peer;
+#[path = "netns/keys.rs"]
+mod keys;
 #[path = "netns/kill.rs"]
 mod kill;
 #[path = "netns/leftovers.rs"]

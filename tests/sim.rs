@@ -8,6 +8,8 @@ mod cluster;
 mod gossip;
 #[path = "sim/gossip_node.rs"]
 mod gossip_node;
+#[path = "sim/keys.rs"]
+mod keys;
 #[path = "sim/network.rs"]
 mod network;
 #[path = "sim/ring.rs"]

@@ -55,6 +55,7 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),
         Verb::Run(args) => verbs::sandbox::run(args, &client()?, screen),
         Verb::Exec(args) => verbs::sandbox::exec(args, client()?),
+        Verb::Keys(verb) => verbs::keys::perform(verb, &client()?, screen),
         Verb::Status(args) => verbs::node::status(args, &client()?, screen),
         Verb::Peers(args) => verbs::node::peers(args, &client()?, screen),
         Verb::Fdb(args) => verbs::node::fdb(args, &client()?, screen),

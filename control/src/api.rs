@@ -16,6 +16,7 @@
 //! | `POST /networks/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network's hidden namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/adopt?name=N` | `Upgrade: weft-descriptor` → 101, the client sends one octet with a namespace descriptor; the agent answers one line of JSON ([`Sandbox`] or [`ErrorMessage`]) |
+//! | `GET /keys`, `POST /keys/rotate` | → `Vec<KeyEpoch>`, → 201 [`KeyRotated`] |
 //! | `GET /status`, `/peers`, `/stats`, `/networks/{id or name}/fdb` | → [`Status`], `Vec<Peer>`, [`Stats`], `Vec<FdbEntry>` |
 
 use std::collections::BTreeMap;
@@ -351,6 +352,32 @@ pub struct Status {
     pub require_encryption: bool,
     /// Things an operator should look at.
     pub warnings: Vec<String>,
+}
+
+/// One epoch of the keys that all members share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct KeyEpoch {
+    /// Number and hash, as in `3-0a1b`; of two with one number the one of the higher hash is used.
+    pub epoch: String,
+    /// Whether this node sends with it.
+    pub active: bool,
+    /// Whether it was made to shut a revoked node out.
+    pub urgent: bool,
+    /// Seconds since it came here or since the agent started, whichever is later.
+    pub age_seconds: u64,
+    /// Members alive that have it, this node included.
+    pub members: usize,
+    /// Members alive, this node included.
+    pub of: usize,
+}
+
+/// A key was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct KeyRotated {
+    /// Its epoch.
+    pub epoch: String,
 }
 
 /// Another node, or this one.

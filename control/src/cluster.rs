@@ -15,6 +15,7 @@ mod attach;
 mod config;
 mod error;
 mod grants;
+mod keys;
 mod ledger;
 mod mobility;
 mod networks;
@@ -42,6 +43,7 @@ pub use error::{Class, ClusterError};
 use self::absorb::Unheard;
 use self::attach::{Attaching, Own};
 use self::grants::Book;
+use self::keys::Keys;
 use self::ledger::Ledger;
 use self::mobility::Mobility;
 use self::networks::{Network, Removed};
@@ -87,6 +89,9 @@ pub enum ClusterEvent {
         /// Endpoints of this node that were in it.
         endpoints: Vec<EndpointId>,
     },
+    /// The keys of the cluster are to be had from the member at this address: [`Cluster::ring_errand`] is what to ask
+    /// it, [`Cluster::ring_fetched`] takes its answer.
+    FetchRing(SocketAddr),
     /// This node has handed on its ranges and said goodbye.
     Left,
 }
@@ -100,6 +105,7 @@ pub struct Cluster {
     gossip: Gossip,
     ledger: Ledger,
     trust: Trust,
+    keys: Keys,
     rng: StdRng,
     /// A moment on both clocks; the wall clock is read for display and for forgetting removed networks only.
     clocks: (Instant, UnixMillis),
@@ -211,6 +217,7 @@ impl Cluster {
         }
         self.absorb_rest(now);
         self.run_fetches(now);
+        self.fetch_keys(now);
         self.expire_attaching(now);
         self.drain(now);
     }
@@ -230,6 +237,7 @@ impl Cluster {
             settle,
             self.unheard.due,
             self.sealed.sessions.poll_timeout(),
+            self.keys.keeper.next_fetch(),
         ];
         due.into_iter().flatten().chain(fetches).chain(attaching).min()
     }
@@ -266,7 +274,7 @@ impl Cluster {
                 GossipEvent::RecordsChanged { origin } => drop(changed.insert(origin)),
                 GossipEvent::Rpc { from, body } => self.handle_call(now, from, &body),
                 GossipEvent::IdentityClash(id) => drop(self.clashes.insert(id)),
-                GossipEvent::RingNeeded { .. } => {}
+                GossipEvent::RingNeeded { from } => self.keys.keeper.missed(now, from),
             }
         }
         if !changed.is_empty() {
@@ -287,6 +295,7 @@ impl Cluster {
     }
 
     fn member_left(&mut self, id: NodeId) {
+        self.keys.keeper.forget(id);
         self.member_changed(id);
         self.down.remove(&id);
         self.views.remove(&id);
@@ -331,6 +340,7 @@ impl Cluster {
         self.remember_peers();
         self.keep_papers();
         self.tell_revocations(now);
+        self.tend_keys(now);
         if std::mem::take(&mut self.dirty.sponsors) {
             let removed: Vec<NetworkId> = self.recently_removed().copied().collect();
             self.dirty.records.extend(self.networks.keys().copied().chain(removed));

@@ -138,13 +138,13 @@ fn a_host_with_a_new_underlay_address_is_found_again_by_all() {
 }
 
 /// A TCP connection between two sandboxes, which a pause must not break.
-struct Connection {
+pub(crate) struct Connection {
     client: TcpStream,
     server: TcpStream,
 }
 
 impl Connection {
-    fn between(client: &Sandbox<'_>, server: &Sandbox<'_>) -> Self {
+    pub(crate) fn between(client: &Sandbox<'_>, server: &Sandbox<'_>) -> Self {
         let listener =
             server.namespace.enter(|| TcpListener::bind((IpAddr::V4(server.ip4()), 0))).expect("listening");
         let target = listener.local_addr().expect("bound");
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     /// Sends octets both ways.
-    fn exchanges(&mut self) {
+    pub(crate) fn exchanges(&mut self) {
         let mut read = [0; 5];
         self.client.write_all(b"there").expect("sent");
         self.server.read_exact(&mut read).expect("what was sent arrives");

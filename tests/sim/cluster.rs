@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) outcomes: BTreeMap<Ticket, Result<Lease, ClusterError>>,
     pub(crate) drained: Vec<EndpointId>,
     pub(crate) left: bool,
+    /// Whom to ask for the ring.
+    pub(crate) ring_at: Vec<SocketAddr>,
     /// Sessions as the dataplane would have them.
     pub(crate) peers: BTreeMap<SocketAddr, PeerSpec>,
 }
@@ -63,6 +65,7 @@ impl SimNode for Node {
                     self.outcomes.insert(ticket, result);
                 }
                 ClusterEvent::NetworkRemoved { endpoints, .. } => self.drained.extend(endpoints),
+                ClusterEvent::FetchRing(from) => self.ring_at.push(from),
                 ClusterEvent::Left => self.left = true,
                 ClusterEvent::PeerChanged(Change::SetPeer(spec)) => drop(self.peers.insert(spec.vtep, spec)),
                 ClusterEvent::PeerChanged(Change::RemovePeer(vtep)) => drop(self.peers.remove(&vtep)),
@@ -84,7 +87,7 @@ pub(crate) fn timing() -> Timing {
 }
 
 /// When every simulated cluster was founded, before any node of it ran.
-const FOUNDED: UnixMillis = UnixMillis(1_000_000);
+pub(crate) const FOUNDED: UnixMillis = UnixMillis(1_000_000);
 
 /// Gives a disk that is in no cluster yet the papers of a node that joined the cluster of a founder that never runs.
 pub(crate) fn make_member(name: Name, disk: &dyn Storage, seed: &[u8; 32]) {
@@ -129,7 +132,14 @@ fn started(
     octets[..8].copy_from_slice(&seed.to_be_bytes());
     make_member(config.name.clone(), &*disk, &octets);
     let cluster = Cluster::start(config, disk, octets, now, UnixMillis(wall)).expect("starts");
-    Node { cluster, outcomes: BTreeMap::new(), drained: Vec::new(), left: false, peers: BTreeMap::new() }
+    Node {
+        cluster,
+        outcomes: BTreeMap::new(),
+        drained: Vec::new(),
+        left: false,
+        ring_at: Vec::new(),
+        peers: BTreeMap::new(),
+    }
 }
 
 /// A cluster whose nodes have joined, and their disks.

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod agent;
 mod cluster;
+mod keys;
 mod network;
 mod sandbox;
 mod traffic;
@@ -13,6 +14,7 @@ mod value;
 
 pub(crate) use agent::AgentArgs;
 pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs};
+pub(crate) use keys::KeysVerb;
 pub(crate) use network::{
     ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, RemoveArgs,
 };
@@ -70,6 +72,9 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Run a command in an existing sandbox (short for 'sandbox exec')
     Exec(ExecArgs),
+    /// Show and change the keys that all members share
+    #[command(subcommand)]
+    Keys(KeysVerb),
     /// Show the agent at a glance
     Status(ReadArgs),
     /// List the hosts of the cluster and whether they are alive

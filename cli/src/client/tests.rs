@@ -339,3 +339,20 @@ fn status_peers_fdb_and_stats_are_readable() {
         "COUNTER        VALUE\nframes         5\ndrop.spoofed   1\ngossip.sent    9\n"
     );
 }
+
+#[test]
+fn keys_are_listed_and_rotated() {
+    let keys = r#"[{"Epoch":"2-0a1b","Active":false,"Urgent":true,"AgeSeconds":5,"Members":1,"Of":3},
+        {"Epoch":"1-ffee","Active":true,"Urgent":false,"AgeSeconds":7200,"Members":3,"Of":3}]"#;
+    let agent = FakeAgent::answering(&[
+        ("GET /keys", 200, keys),
+        ("POST /keys/rotate", 201, r#"{"Epoch":"3-0001"}"#),
+    ]);
+    assert_eq!(
+        agent.weft("keys ls").1,
+        "EPOCH    AGE         MEMBERS   REASON       STATE\n\
+         2-0a1b   5 s         1/3       revocation   known\n\
+         1-ffee   2 h 0 min   3/3       rotation     active\n"
+    );
+    assert_eq!(agent.weft("keys rotate"), (0, "3-0001\n".to_owned(), String::new()));
+}

@@ -48,7 +48,7 @@ fn status_lines(status: &Status) -> [(&'static str, String); 8] {
 }
 
 /// Seconds as a person says them.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

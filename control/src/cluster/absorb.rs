@@ -80,6 +80,7 @@ impl Cluster {
     pub(super) fn absorb(&mut self, now: Instant, mut origins: BTreeSet<NodeId>) {
         origins.remove(&self.me);
         self.hear_papers(now, &mut origins);
+        self.hear_keys(now, &origins);
         let learned = self.hear_statements(now, &origins);
         self.book.begin();
         let mut pools = BTreeSet::new();

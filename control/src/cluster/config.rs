@@ -6,6 +6,7 @@ use std::time::Duration;
 use weft_dataplane::seal;
 use weft_dataplane::wire::vxlan::{OVERHEAD_V4, OVERHEAD_V6};
 
+use crate::gossip::KeyTiming;
 use crate::model::Name;
 
 /// What a node is told at start.
@@ -58,6 +59,8 @@ pub struct Timing {
     pub forget_removed: Duration,
     /// Least time between two derivations of one segment, so that a burst of changes costs one.
     pub settle: Duration,
+    /// When keys change.
+    pub keys: KeyTiming,
 }
 
 impl Default for Timing {
@@ -70,6 +73,7 @@ impl Default for Timing {
             forget_dead: Duration::from_secs(15 * 60),
             forget_removed: Duration::from_secs(30 * 24 * 3600),
             settle: Duration::from_millis(3),
+            keys: KeyTiming::default(),
         }
     }
 }

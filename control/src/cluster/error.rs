@@ -153,6 +153,9 @@ pub enum ClusterError {
          nothing new is promised; start it with an empty state directory to make it a new node"
     )]
     Clash,
+    /// Only admins may.
+    #[error("this node is no admin: do it on the host of one")]
+    NotAdmin,
     /// The state is in no cluster yet.
     #[error("this host is in no cluster yet: 'weft init' makes one, 'weft join TOKEN' joins one")]
     NoCluster,
@@ -181,7 +184,8 @@ impl ClusterError {
             | Self::Ambiguous { .. } => Class::Invalid,
             Self::NameTaken(_) => Class::Exists,
             Self::NoNetwork(_) | Self::NoEndpoint(_) | Self::Removed(_) => Class::NotFound,
-            Self::VniTaken { .. }
+            Self::NotAdmin
+            | Self::VniTaken { .. }
             | Self::Clear(_)
             | Self::Active { .. }
             | Self::Attached { .. }

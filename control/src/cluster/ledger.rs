@@ -88,6 +88,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Makes a secret durable, of which no copy is kept here. After a failure either row may be there: the caller goes
+    /// on with what it had, and tries again.
+    pub(super) fn commit_secret(&mut self, step: &'static str, write: Write) -> Result<(), StorageError> {
+        self.storage.commit(step, &[write]).inspect_err(|error| self.trouble = Some(error.to_string()))
+    }
+
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }

@@ -16,16 +16,15 @@ use serde::de::DeserializeOwned;
 
 use super::Cluster;
 use crate::admission::{Answer, Presented, Question, Refusal, Terms, Welcome};
-use crate::gossip::RecordKey;
+use crate::gossip::{CERTIFICATE, Credentials, RecordKey};
 use crate::model::NodeId;
 use crate::storage::Table;
 use crate::timestamp::UnixMillis;
 use crate::trust::{
-    CERTIFICATE_ROW, Chain, Papers, REVOCATION_ROW as REVOCATION, Registry, Revocation, Role,
+    CERTIFICATE_ROW, Chain, Papers, REVOCATION_ROW as REVOCATION, Registry, Revocation, Role, RootHash,
     TOKEN_ROW as TOKEN, TokenId, TokenRecord, TokenRefusal, Verified, row,
 };
 
-const CERTIFICATE: &[u8] = b"c";
 /// Revocations and addresses that a joiner is told at once.
 const TOLD: usize = 32;
 /// Alive nodes that hand on revocations.
@@ -48,6 +47,21 @@ impl Trust {
     }
 }
 
+/// Members are those whose certificate holds to the root.
+#[derive(Debug)]
+pub(super) struct Rooted(pub(super) RootHash);
+
+impl Credentials for Rooted {
+    /// As of when it was made: whether it is still good is a matter of the clock, and of revocations.
+    fn admit(&self, public_key: &[u8; 32], certificate: &[u8]) -> bool {
+        let verified = decode::<Chain>(certificate).and_then(|chain| {
+            let issued = chain.subject()?.issued;
+            chain.verify(&self.0, issued, &()).ok()
+        });
+        verified.is_some_and(|node| node.key == *public_key)
+    }
+}
+
 impl Cluster {
     /// Takes up what was known before, and publishes what is this node's.
     pub(super) fn load_papers(&mut self, now: Instant) {
@@ -59,6 +73,9 @@ impl Cluster {
         let own = self.trust.papers.chain.clone();
         for revocation in revocations.iter().filter_map(|row| decode(row)) {
             let _ = self.trust.registry.hear_revocation(revocation);
+        }
+        for node in self.trust.registry.revocations().map(Revocation::node) {
+            self.gossip.ban(now, node);
         }
         for chain in certificates.iter().filter_map(|row| decode::<Chain>(row)).chain([own]) {
             let Some(id) = chain.subject().map(crate::trust::NodeCertificate::id) else { continue };
@@ -73,7 +90,7 @@ impl Cluster {
 
     /// The wall clock for papers: never before this node's own certificate was made, for a clock that was lost is
     /// at 1970.
-    fn trust_clock(&self, now: Instant) -> UnixMillis {
+    pub(super) fn trust_clock(&self, now: Instant) -> UnixMillis {
         let issued = self.trust.papers.chain.subject().map_or(UnixMillis(0), |node| node.issued);
         self.now_wall(now).max(issued)
     }
@@ -141,12 +158,14 @@ impl Cluster {
 
     pub(super) fn hear_revocation(&mut self, now: Instant, revocation: Revocation) {
         let node = revocation.node();
+        let by_us = revocation.is_by(&self.identity.public_key());
         match self.trust.registry.hear_revocation(revocation) {
             Ok(true) => {
                 self.trust.dirty = true;
                 self.keep_papers();
                 self.drop_view(node);
                 self.tell_revocations(now);
+                self.shut_out(now, node, by_us);
             }
             Ok(false) => {}
             Err(fault) => tracing::debug!(%node, %fault, "a revocation does not count"),

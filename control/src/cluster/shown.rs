@@ -289,6 +289,7 @@ impl Cluster {
                 "MAC address {mac} of network {network} moves too often: it is held at {node}"
             ));
         }
+        warnings.extend(self.keys.warning());
         warnings.extend(self.strays());
         warnings.extend(self.overlaps());
         warnings

@@ -10,9 +10,10 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::attach::Own;
 use super::grants::{Grants, SignedGrant};
+use super::keys::Keys;
 use super::ledger::{self, Ledger};
 use super::networks::{Network, Removed};
-use super::papers::Trust;
+use super::papers::{Rooted, Trust};
 use super::record::{decode, encode};
 use super::sealed::{Sealed, publish_static_key};
 use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
@@ -55,7 +56,7 @@ impl Cluster {
             data_port: config.data_port,
             cluster: papers.cluster(),
             ring: papers.ring.clone(),
-            credentials: None,
+            credentials: Some(Arc::new(Rooted(papers.root_hash()))),
             boot_epoch,
         };
         let sealed = Sealed::new(papers.cluster(), &config, &identity, boot_epoch, &mut rng, now);
@@ -68,6 +69,7 @@ impl Cluster {
             identity,
             boot_epoch,
             ledger,
+            keys: Keys::new(papers.ring.clone(), config.timing.keys, now),
             trust: Trust::new(papers),
             rng,
             clocks: (now, wall),
@@ -97,6 +99,7 @@ impl Cluster {
             events: VecDeque::new(),
         };
         cluster.load_papers(now);
+        cluster.tell_keys(now);
         cluster.load(now)?;
         cluster.contact_peers(now);
         cluster.settle(now);

@@ -4,6 +4,7 @@
 //! what to do afterwards; calls are answered from there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -76,6 +77,8 @@ pub(crate) struct Node {
     errands: Errands,
     /// Names of sandboxes being made.
     making: BTreeSet<Name>,
+    /// Members to fetch the keys of the cluster from.
+    pub(crate) ring_at: Vec<SocketAddr>,
     /// Whether the node has handed on what it had.
     pub(crate) left: bool,
     /// Started, and all that was there before is there again.
@@ -170,6 +173,7 @@ impl Node {
             untold: Vec::new(),
             errands: Errands::default(),
             making: BTreeSet::new(),
+            ring_at: Vec::new(),
             left: false,
             recovered: false,
         }
@@ -195,6 +199,7 @@ impl Node {
                 ClusterEvent::NetworkRemoved { network, endpoints } => {
                     self.network_removed(network, &endpoints);
                 }
+                ClusterEvent::FetchRing(from) => self.ring_at.push(from),
                 ClusterEvent::Left => self.left = true,
             }
         }

@@ -49,6 +49,8 @@ pub(crate) enum Call {
     OpenSandbox(String),
     OpenNetwork(String),
     Adopt { name: String, namespace: Namespace },
+    Keys,
+    RotateKeys,
     Status,
     Peers,
     Stats,
@@ -174,6 +176,11 @@ fn routes(desk: Desk) -> Router {
         .route("/sandboxes/adopt", post(adopt))
         .route("/sandboxes/{sandbox}", get(sandbox).delete(remove_sandbox))
         .route("/sandboxes/{sandbox}/namespace", post(open_sandbox))
+        .route("/keys", get(|State(desk): State<Desk>| async move { desk.ask(Call::Keys).await }))
+        .route(
+            "/keys/rotate",
+            post(|State(desk): State<Desk>| async move { desk.ask(Call::RotateKeys).await }),
+        )
         .route("/status", get(|State(desk): State<Desk>| async move { desk.ask(Call::Status).await }))
         .route("/peers", get(|State(desk): State<Desk>| async move { desk.ask(Call::Peers).await }))
         .route("/stats", get(|State(desk): State<Desk>| async move { desk.ask(Call::Stats).await }))

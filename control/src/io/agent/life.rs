@@ -16,9 +16,9 @@ use tokio::time::{MissedTickBehavior, sleep_until, timeout};
 
 use super::edges::{Edges, Settings};
 use super::{Advertise, AgentConfig, AgentError, FirstStart, ReadyReport, seeds};
-use crate::admission::Answer;
+use crate::admission::{AdmissionError, Answer, Welcome};
 use crate::cluster::{Cluster, ClusterConfig, ClusterError, Timing};
-use crate::io::admission::{self, Asking};
+use crate::io::admission::{self, AskError, Asking};
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
@@ -121,6 +121,9 @@ impl Drop for Server {
     }
 }
 
+/// What a member said to a request for the keys.
+type RingAnswer = Result<Welcome, AdmissionError>;
+
 /// Everything the loop looks at.
 struct Agent {
     node: Node,
@@ -132,6 +135,8 @@ struct Agent {
     guests: mpsc::Receiver<Guest>,
     askings: mpsc::Receiver<Asking>,
     askings_in: mpsc::Sender<Asking>,
+    rings: mpsc::Receiver<RingAnswer>,
+    rings_in: mpsc::Sender<RingAnswer>,
     calls: mpsc::Receiver<Asked>,
     done: UnboundedReceiver<Next>,
     seeds: mpsc::Receiver<Vec<std::net::SocketAddr>>,
@@ -158,6 +163,7 @@ impl Agent {
         let (inbox_in, inbox) = mpsc::channel(INBOX);
         let (guests_in, guests) = mpsc::channel(GUESTS);
         let (askings_in, askings) = mpsc::channel(GUESTS);
+        let (rings_in, rings) = mpsc::channel(GUESTS);
         let counters = Arc::new(StreamCounters::default());
         let mut settings = Settings {
             gossip_port: config.gossip_port.unwrap_or(joined.gossip_port),
@@ -217,6 +223,8 @@ impl Agent {
             guests,
             askings,
             askings_in,
+            rings,
+            rings_in,
             calls,
             done,
             seeds,
@@ -249,6 +257,7 @@ impl Agent {
             Some(received) = self.inbox.recv() => self.handle_stream(received),
             Some(guest) = self.guests.recv() => self.admit(guest),
             Some(asking) = self.askings.recv() => self.decide(asking),
+            Some(answer) = self.rings.recv() => self.node.cluster.ring_fetched(now(), answer),
             Some(next) = self.done.recv() => next(&mut self.node),
             Some(asked) = self.calls.recv() => self.node.handle(asked),
             Some(found) = self.seeds.recv() => self.join(&found),
@@ -262,6 +271,7 @@ impl Agent {
             () = sleep_until(due.into()) => self.node.cluster.handle_timeout(now()),
         }
         self.node.drain_cluster();
+        self.fetch_ring();
         self.flush();
     }
 
@@ -280,6 +290,26 @@ impl Agent {
                 tracing::debug!(%from, fault = explain(&fault), "an exchange with a stranger came to nothing");
             }
         });
+    }
+
+    /// Asks members for the keys of the cluster.
+    fn fetch_ring(&mut self) {
+        for member in std::mem::take(&mut self.node.ring_at) {
+            let (identity, errand) = self.node.cluster.ring_errand();
+            let (answers, from) = (self.rings_in.clone(), self.edges.gossip.ip());
+            tokio::spawn(async move {
+                let answer = match admission::ask(member, Some(from), &identity, errand).await {
+                    Ok(outcome) => Ok(outcome.welcome),
+                    Err(AskError::Admission(fault)) => Err(fault),
+                    Err(fault) => {
+                        tracing::debug!(%member, fault = explain(&fault), "a member was not asked for keys");
+                        return;
+                    }
+                };
+                // The agent may be stopping.
+                let _ = answers.send(answer).await;
+            });
+        }
     }
 
     fn decide(&mut self, asking: Asking) {

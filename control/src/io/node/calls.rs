@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use super::{Node, Reply, answer, internal, json, now};
-use crate::api::{NetworkCreate, NetworkCreated};
+use crate::api::{KeyRotated, NetworkCreate, NetworkCreated};
 use crate::io::server::{Answer, Asked, Call, Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::plan::Place;
@@ -42,6 +42,11 @@ impl Node {
             Call::Fdb(name) => self.show_fdb(&name),
             Call::Sandboxes => json(StatusCode::OK, &self.show_sandboxes()),
             Call::Sandbox(name) => json(StatusCode::OK, &self.show_sandbox(self.sandboxes.resolve(&name)?)),
+            Call::Keys => json(StatusCode::OK, &self.cluster.keys(now())),
+            Call::RotateKeys => {
+                let epoch = self.cluster.rotate_keys(now())?.to_string();
+                json(StatusCode::CREATED, &KeyRotated { epoch })
+            }
             Call::Status => json(StatusCode::OK, &self.show_status()),
             Call::Peers => {
                 self.note_traffic();

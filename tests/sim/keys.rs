@@ -1,0 +1,170 @@
+//! The keys of whole clusters: rotated by an admin, fetched by members, kept from whoever was revoked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_control::admission::{AdmissionError, Answer, Errand, Question, Refusal, Welcome};
+use weft_control::cluster::ClusterError;
+use weft_control::gossip::{Epoch, Ring};
+use weft_control::identity::Identity;
+use weft_control::model::NodeId;
+use weft_control::storage::{Memory, Storage as _};
+use weft_control::timestamp::UnixMillis;
+use weft_control::trust::{Papers, Revocation, Settings};
+
+use crate::cluster::{FOUNDED, Node, node};
+use crate::network::{Network, addr};
+
+fn founder() -> Papers {
+    let settings =
+        Settings { name: "n0".parse().expect("a name"), advertise: String::new(), gossip_port: 7946 };
+    Papers::found(&[1; 32], settings, FOUNDED)
+}
+
+/// Nodes that have joined the first, which is the admin, and their disks.
+struct Bench {
+    net: Network<Node>,
+    disks: Vec<Arc<Memory>>,
+}
+
+impl Bench {
+    fn new(count: usize) -> Self {
+        let disks: Vec<Arc<Memory>> = (0..count).map(|_| Arc::default()).collect();
+        disks[0].commit("init", &founder().rows()).expect("written");
+        let mut bench = Self { net: Network::new(1), disks };
+        (0..count).for_each(|number| bench.start(number));
+        bench.run(Duration::from_secs(5));
+        assert!(bench.net.nodes().all(|(_, n)| n.cluster.status().members_alive == count));
+        bench
+    }
+
+    fn start(&mut self, number: usize) {
+        let mut node = node(number, self.disks[number].clone(), 77, self.net.now(), FOUNDED.0);
+        node.cluster.join(self.net.now(), &[addr(0)]);
+        self.net.start(addr(number), node);
+    }
+
+    /// Runs for `span`; nodes fetch the ring of each other as agents do, by question and answer.
+    fn run(&mut self, span: Duration) {
+        let end = self.net.elapsed() + span;
+        while self.net.elapsed() < end {
+            self.net.run_for(Duration::from_millis(20));
+            let asked: Vec<(SocketAddr, SocketAddr)> = self
+                .net
+                .nodes()
+                .flat_map(|(at, node)| node.ring_at.iter().map(move |to| (at, *to)))
+                .collect();
+            for (at, to) in asked {
+                let answer = self.ask(at, to);
+                self.net.with(at, |node, now| {
+                    node.ring_at.retain(|other| *other != to);
+                    answer.into_iter().for_each(|answer| node.cluster.ring_fetched(now, answer));
+                });
+            }
+        }
+    }
+
+    fn ask(&mut self, at: SocketAddr, to: SocketAddr) -> Option<Result<Welcome, AdmissionError>> {
+        let Errand::Ring(chain) = self.net.node(at)?.cluster.ring_errand().1 else { return None };
+        match self.net.with(to, |node, now| node.cluster.admit(now, Question::Ring(chain)))? {
+            Answer::Welcome(welcome) => Some(Ok(*welcome)),
+            Answer::Refused(refusal) => Some(Err(AdmissionError::Refused(refusal))),
+            Answer::Terms(_) => None,
+        }
+    }
+
+    fn rotate(&mut self, at: usize) -> Result<Epoch, ClusterError> {
+        self.net.with(addr(at), |node, now| node.cluster.rotate_keys(now)).expect("it runs")
+    }
+
+    fn ring(&self, at: usize) -> &Ring {
+        self.net.node(addr(at)).expect("it runs").cluster.gossip().ring()
+    }
+
+    fn id(&self, at: usize) -> NodeId {
+        self.net.node(addr(at)).expect("it runs").cluster.node_id()
+    }
+
+    /// Lets the admin hear what it has signed itself: that a node is revoked.
+    fn revoke(&mut self, number: usize) {
+        let papers = founder();
+        let admin = Identity::from_secret(&papers.identity.secret());
+        let (node, at) = (self.id(number), UnixMillis(FOUNDED.0 + 1000));
+        let revocation = Revocation::new(&admin, papers.chain, node, None, "stolen", at);
+        let ring = self.ring(0).clone();
+        let told = Welcome { chain: None, ring, revocations: vec![revocation], peers: Vec::new() };
+        self.net.with(addr(0), |node, now| node.cluster.ring_fetched(now, Ok(told)));
+    }
+}
+
+#[test]
+fn an_admin_rotates_and_everybody_follows_within_two_seconds_and_remembers() {
+    let mut bench = Bench::new(4);
+    let before = bench.ring(0).active();
+    assert!(matches!(bench.rotate(1), Err(ClusterError::NotAdmin)));
+    let epoch = bench.rotate(0).expect("an admin may");
+    bench.run(Duration::from_secs(2));
+    for number in 0..4 {
+        assert_eq!(bench.ring(number).active(), epoch, "node {number}");
+        let shown = bench.net.node(addr(number)).expect("it runs").cluster.keys(bench.net.now());
+        let shown: Vec<_> = shown.iter().map(|key| (key.epoch.clone(), key.active, key.members)).collect();
+        assert_eq!(shown, [(epoch.to_string(), true, 4), (before.to_string(), false, 4)], "node {number}");
+        let stored = Papers::load(&*bench.disks[number]).expect("readable").expect("it is a member");
+        assert_eq!(&stored.ring, bench.ring(number), "node {number}");
+    }
+    let counters = bench.net.nodes().map(|(_, node)| node.cluster.gossip().counters().unknown_epoch);
+    assert_eq!(counters.sum::<u64>(), 0, "no message was lost");
+}
+
+#[test]
+fn a_node_that_was_away_for_three_rotations_fetches_the_ring_from_who_it_remembers() {
+    let mut bench = Bench::new(3);
+    bench.net.crash(addr(2));
+    bench.run(Duration::from_secs(15));
+    for _ in 0..3 {
+        bench.rotate(0).expect("an admin may");
+        bench.run(Duration::from_secs(3));
+    }
+    bench.start(2);
+    bench.run(Duration::from_secs(20));
+    assert_eq!(bench.ring(2).active(), bench.ring(0).active());
+    assert!(bench.net.nodes().all(|(_, node)| node.cluster.status().members_alive == 3));
+}
+
+#[test]
+fn a_revoked_node_is_shut_out_at_once_and_is_told_why() {
+    let mut bench = Bench::new(4);
+    let revoked = bench.id(3);
+    bench.revoke(3);
+    bench.run(Duration::from_secs(3));
+    let epoch = bench.ring(0).active();
+    assert!(bench.ring(0).is_urgent(epoch));
+    for number in 0..3 {
+        let cluster = &bench.net.node(addr(number)).expect("it runs").cluster;
+        assert_eq!(cluster.gossip().ring().active(), epoch, "node {number}");
+        assert!(cluster.gossip().is_banned(revoked) && cluster.gossip().member(revoked).is_none());
+        assert_eq!(cluster.gossip().records(revoked).count(), 0, "node {number}");
+    }
+    assert!(!bench.ring(3).has(epoch));
+    let received =
+        |bench: &Bench| bench.net.node(addr(3)).expect("it runs").cluster.gossip().counters().received;
+    let before = received(&bench);
+    bench.run(Duration::from_secs(90));
+    assert_eq!(received(&bench), before, "nothing is said to it");
+    assert!(!bench.ring(3).has(epoch) && bench.ring(0).epochs().eq([epoch]), "old keys are gone");
+    let warnings = bench.net.node(addr(3)).expect("it runs").cluster.status().warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains("revoked") && warning.contains("stolen")),
+        "{warnings:?}"
+    );
+    // Refused in so many words, whoever it asks.
+    let answer = bench.ask(addr(3), addr(1));
+    assert!(matches!(answer, Some(Err(AdmissionError::Refused(Refusal::Revoked(_))))), "{answer:?}");
+    // And a restart of the others does not bring it back.
+    bench.net.crash(addr(1));
+    bench.start(1);
+    bench.run(Duration::from_secs(10));
+    assert!(bench.net.node(addr(1)).expect("it runs").cluster.gossip().is_banned(revoked));
+    assert_eq!(bench.ring(1).active(), epoch);
+}
