@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
-use rand::seq::IteratorRandom as _;
 
 use super::record::decode;
 use super::{Cluster, ClusterError, ClusterEvent};
@@ -171,7 +170,10 @@ impl Cluster {
             from = self.remembered();
         }
         from.remove(&self.config.advertise);
-        let from = from.into_iter().sample(&mut self.rng, ASKED_AT_ONCE);
+        let mut from: Vec<SocketAddr> = from.into_iter().collect();
+        while from.len() > ASKED_AT_ONCE {
+            from.swap_remove(self.rng.random_range(0..from.len()));
+        }
         self.events.extend(from.into_iter().map(ClusterEvent::FetchRing));
     }
 
