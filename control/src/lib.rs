@@ -8,6 +8,8 @@ pub mod admission;
 pub mod api;
 pub mod cluster;
 pub mod driver;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gossip;
 pub mod identity;
 pub mod ipam;

@@ -17,6 +17,8 @@ pub mod checksum;
 pub mod engine;
 pub mod fdb;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 pub mod neighbour;
 pub mod offload;

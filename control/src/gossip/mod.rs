@@ -11,6 +11,7 @@ mod attempts;
 mod contact;
 mod counters;
 mod engine;
+pub(crate) mod fuzzing;
 mod keeper;
 mod limits;
 mod membership;
@@ -63,6 +64,7 @@ pub use self::record::{CERTIFICATE, Credentials, Record, RecordKey};
 pub use self::ring::{Epoch, MAX_EPOCHS, Ring};
 pub use self::seal::Via;
 pub use self::types::{GossipConfig, GossipEvent, Member, MemberState, RecordRefused, Transmit};
+pub(crate) use self::wire::frame_length;
 
 /// One node's side of the gossip. See the module's documentation.
 pub struct Gossip {

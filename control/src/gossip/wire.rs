@@ -4,7 +4,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::limits::MAX_STREAM;
 use crate::model::NodeId;
+
+/// Octets of the message behind this length, as streams carry them; `None` ends the connection.
+pub(crate) fn frame_length(octets: [u8; 4]) -> Option<usize> {
+    let length = usize::try_from(u32::from_be_bytes(octets)).ok()?;
+    (1..=MAX_STREAM).contains(&length).then_some(length)
+}
 
 /// Reads from the front; `None` once anything is missing or not allowed.
 #[derive(Debug, Clone)]

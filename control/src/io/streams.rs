@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 pub use self::seats::Seat;
 pub(crate) use self::seats::Seats;
-use crate::gossip::Via;
+use crate::gossip::frame_length;
 
 /// Most connections kept open to others.
 const MAX_OUT: usize = 64;
@@ -263,10 +263,7 @@ async fn listen(
             Err(_) if started => return Err(io::ErrorKind::TimedOut.into()),
             Err(_) => return Ok(()),
         }
-        let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
-        if length == 0 || length > Via::Stream.limit() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        let length = frame_length(length).ok_or(io::ErrorKind::InvalidData)?;
         let (room, patience) = match seat.is_known() {
             true => (&rooms.members, RECEIVE_PATIENCE),
             false => (&rooms.strangers, FIRST_PATIENCE),

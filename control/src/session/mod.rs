@@ -21,6 +21,7 @@
 mod book;
 mod counters;
 mod drive;
+pub(crate) mod fuzzing;
 mod handshake;
 mod limits;
 mod mac;

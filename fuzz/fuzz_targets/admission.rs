@@ -1,0 +1,6 @@
+//! Join tokens and chains of certificates.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| weft_control::fuzzing::admission(input));
