@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
-use rand::rngs::StdRng;
 use weft_dataplane::change::{Change, Event};
 use weft_dataplane::seal::{PeerSpec, PeerTotals};
 use zeroize::Zeroizing;
@@ -43,7 +41,7 @@ impl Sealed {
         config: &ClusterConfig,
         identity: &Identity,
         boot_epoch: u32,
-        rng: &mut StdRng,
+        seed: Zeroizing<[u8; 32]>,
         now: Instant,
     ) -> Self {
         let own = SessionConfig {
@@ -54,7 +52,7 @@ impl Sealed {
             data_port: config.data_port,
         };
         Self {
-            sessions: Sessions::new(own, Zeroizing::new(rng.random()), now),
+            sessions: Sessions::new(own, seed, now),
             epochs: (None, Vec::new()),
             peers: BTreeMap::new(),
             wanted: BTreeSet::new(),

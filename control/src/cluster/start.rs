@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::attach::Own;
 use super::grants::{Grants, SignedGrant};
@@ -28,6 +30,11 @@ const BOOT_EPOCH: &[u8] = b"boot_epoch";
 /// Remembered addresses that are tried at start.
 const PEERS_TRIED: usize = 32;
 
+/// A seed for one purpose, which tells nothing of those for others.
+fn part(seed: &[u8; 32], label: &[u8]) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(Sha256::new().chain_update(label).chain_update(seed).finalize().into())
+}
+
 impl Cluster {
     /// Reads the state back, raises the boot epoch durably and publishes what this node had published.
     ///
@@ -48,7 +55,9 @@ impl Cluster {
         let mut ledger = Ledger::load(storage)?;
         let boot_epoch = boot_epoch(&ledger)?;
         ledger.commit("boot", vec![ledger::put(Table::Node, BOOT_EPOCH, encode(&boot_epoch))])?;
-        let mut rng = StdRng::from_seed(seed);
+        // This generator's state shows all it ever gave: the keys of sessions do not come from it.
+        let seed = Zeroizing::new(seed);
+        let mut rng = StdRng::from_seed(*part(&seed, b"weft cluster generator 1"));
         let identity = Identity::from_secret(&papers.identity.secret());
         let gossip = GossipConfig {
             name: config.name.clone(),
@@ -59,7 +68,14 @@ impl Cluster {
             credentials: Some(Arc::new(Rooted(papers.root_hash()))),
             boot_epoch,
         };
-        let sealed = Sealed::new(papers.cluster(), &config, &identity, boot_epoch, &mut rng, now);
+        let sealed = Sealed::new(
+            papers.cluster(),
+            &config,
+            &identity,
+            boot_epoch,
+            part(&seed, b"weft sessions 1"),
+            now,
+        );
         let mut gossip = Gossip::new(gossip, Identity::from_secret(&identity.secret()), rng.random(), now);
         publish_static_key(&mut gossip, &identity, now);
         let mut cluster = Self {
