@@ -152,10 +152,11 @@ fn changes_of_tables_and_ports_disturb_no_traffic() {
     let traffic_ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !traffic_ended.load(Ordering::Relaxed) {
+            for number in (1..).take_while(|_| !traffic_ended.load(Ordering::Relaxed)) {
                 a.dataplane.apply(Change::SetSegment(spec(&A, &B)));
                 a.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
-                let queues = world.within(&A, || Tap::create("weft1", 1)).expect("a TAP");
+                // A program that another test is just starting may hold the TAP before a little longer.
+                let queues = world.within(&A, || Tap::create(&format!("weft{number}"), 1)).expect("a TAP");
                 a.dataplane.attach(other, queues).expect("attached");
                 a.dataplane.detach(other);
                 a.dataplane.apply(Change::RemoveSegment(other));

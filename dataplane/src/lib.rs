@@ -1,12 +1,12 @@
-//! Turns Ethernet frames into VXLAN datagrams and back.
+//! Turns Ethernet frames into datagrams and back: VXLAN in clear, or sealed.
 //!
 //! This crate knows *where* things are (VNI, MAC, VTEP, port), never *who* they are. Everything outside
 //! [`io`] is pure: it opens no socket, reads no clock, draws no random number; `now`, tables and buffers are
 //! arguments. The way of one frame:
 //!
 //! ```text
-//! out  TAP read (≤ 64 KiB + virtio_net_hdr) → parse → lookup → split → encap → run of equal datagrams → UDP_SEGMENT
-//! in   recvmmsg + UDP_GRO → known VTEP? → decap → segment → coalesce one flow → TAP write with virtio_net_hdr
+//! out  TAP read (≤ 64 KiB + virtio_net_hdr) → parse → lookup → split → encap or seal → run of equal datagrams → UDP_SEGMENT
+//! in   recvmmsg + UDP_GRO → known VTEP, or open → decap → segment → coalesce one flow → TAP write with virtio_net_hdr
 //! ```
 //!
 //! Every arrow may end in a drop: a verdict with one [`stats::DropReason`] and one counter, never an error.
