@@ -11,6 +11,9 @@ use crate::output::{Screen, escape};
 /// A verb's outcome.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
+/// What shells report of tools that SIGPIPE ends (128 + 13).
+const BROKEN_PIPE: u8 = 141;
+
 /// Why a verb did not do what was asked.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -81,7 +84,7 @@ impl Failure {
     /// Shows the message and picks the exit status.
     pub(crate) fn report(&self, screen: &mut Screen) -> ExitCode {
         if self.is_broken_pipe() {
-            return ExitCode::SUCCESS;
+            return ExitCode::from(BROKEN_PIPE);
         }
         for line in self.message().lines() {
             screen.complain(&escape(line));

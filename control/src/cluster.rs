@@ -189,6 +189,13 @@ impl Cluster {
         self.drain(now);
     }
 
+    /// Fits the networks' packets into an underlay that carries others now, octets.
+    pub fn set_underlay_mtu(&mut self, now: Instant, mtu: u16) {
+        self.config.underlay_mtu = mtu;
+        self.dirty.segments.extend(self.networks.keys());
+        self.drain(now);
+    }
+
     /// Hands over a datagram received on the gossip port; it is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
         if datagram.first().is_some_and(|&first| is_session(first)) {

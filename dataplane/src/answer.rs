@@ -1,6 +1,6 @@
 //! ARP and ND questions answered from the tables, so that they cross no underlay.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::engine::{Reply, Verdict};
 use crate::fdb::Place;
@@ -44,6 +44,25 @@ pub(crate) fn solicitation<'e>(
     }
 }
 
+/// Tells everybody that `mac` has `ip` now (RFC 5227 §3, RFC 4861 §7.2.6): who knows another MAC for it takes this
+/// one, and nobody else learns anything.
+pub(crate) fn announcement(ip: IpAddr, mac: MacAddr) -> Reply {
+    written(|out| match ip {
+        IpAddr::V4(ip) => Arp {
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender_ip: ip,
+            target_mac: MacAddr::default(),
+            target_ip: ip,
+        }
+        .write_announcement(out),
+        IpAddr::V6(target) => {
+            let nobody = Solicitation { source: Ipv6Addr::UNSPECIFIED, target, source_mac: None };
+            nobody.write_advertisement(ALL_NODES, mac, out)
+        }
+    })
+}
+
 enum Owner {
     Remote(Neighbour),
     /// It hears the question through the bridge and answers itself. To a probe for the asker's own address,
@@ -69,10 +88,14 @@ fn nobody<'e>(segment: &Segment, ethernet: &Ethernet, ask_only: bool) -> Option<
 }
 
 fn reply<'e>(write: impl FnOnce(&mut [u8]) -> Option<usize>) -> Verdict<'e> {
+    Verdict::Reply(written(write))
+}
+
+fn written(write: impl FnOnce(&mut [u8]) -> Option<usize>) -> Reply {
     let mut reply = Reply { octets: [0; Reply::MAX], len: 0 };
     // The buffer has room for both kinds; an answer that did not fit would be no answer.
     reply.len = write(&mut reply.octets).and_then(|len| u8::try_from(len).ok()).unwrap_or(0);
-    Verdict::Reply(reply)
+    reply
 }
 
 const _: () = assert!(crate::wire::arp::FRAME_LEN <= Reply::MAX);

@@ -137,6 +137,64 @@ fn a_host_with_a_new_underlay_address_is_found_again_by_all() {
     assert!(pings(&web.namespace, db.ip4().into()), "the moved host answers");
 }
 
+#[test]
+fn an_address_that_moved_to_another_host_with_another_mac_answers_at_once() {
+    needs_root!();
+    let rig = Rig::cluster(3);
+    let (web, db) = pair(&rig);
+    let [_, b, c] = rig.hosts.as_slice() else { panic!("three hosts") };
+    let addresses = db.addresses();
+    let (ip, ip6) = (addresses[0].to_string(), addresses[1].to_string());
+    let known = |ip: &str| web.namespace.run(&format!("ip neigh show {ip}"));
+    for address in &addresses {
+        assert!(pings(&web.namespace, *address), "{address} answers");
+        assert!(known(&address.to_string()).contains(&db.mac), "{address} is known by its MAC");
+    }
+    b.ok(&["sandbox", "rm", "db"]);
+    rig.converge("blue");
+    let moved = c.sandbox("moved", "blue", &["--ip", &ip, "--ip6", &ip6]);
+    rig.converge("blue");
+    assert_ne!(moved.mac, db.mac);
+    for address in addresses {
+        until(&format!("{address} is known by its new MAC"), || {
+            !known(&address.to_string()).contains(&db.mac)
+        });
+        assert!(pings(&web.namespace, address), "{address} answers: {}", known(&address.to_string()));
+    }
+}
+
+#[test]
+fn networks_follow_the_underlays_mtu_and_say_when_it_is_too_small_for_them() {
+    needs_root!();
+    let rig = Rig::cluster(2);
+    let (web, db) = pair(&rig);
+    let a = &rig.hosts[0];
+    let inner = |sandbox: &Sandbox<'_>| {
+        let link = sandbox.namespace.run(&format!("ip -o link show dev {}", sandbox.interface));
+        link.split_whitespace().skip_while(|word| *word != "mtu").nth(1).map(str::to_owned)
+    };
+    assert_eq!(inner(&web).as_deref(), Some("1450"));
+    let whole = format!("ping -n -q -c 1 -W 5 -M do -s 1322 {}", db.ip4());
+    for host in &rig.hosts {
+        host.namespace.run(&format!("ip link set {UNDERLAY} mtu 1400"));
+    }
+    until("both have shrunk", || [&web, &db].iter().all(|sandbox| inner(sandbox).as_deref() == Some("1350")));
+    until("a packet of the whole size travels", || web.namespace.succeeds(&whole));
+    assert_eq!(a.json(&["status"])["Warnings"].as_array().map(Vec::len), Some(0));
+
+    a.namespace.run(&format!("ip link set {UNDERLAY} mtu 1300"));
+    until("the network that needs more is named", || {
+        let warnings = a.json(&["status"])["Warnings"].to_string();
+        warnings.contains("blue") && warnings.contains("1300") && warnings.contains("MTU")
+    });
+    for host in &rig.hosts {
+        host.namespace.run(&format!("ip link set {UNDERLAY} mtu 1500"));
+    }
+    until("both have grown again", || [&web, &db].iter().all(|s| inner(s).as_deref() == Some("1450")));
+    assert_eq!(a.json(&["status"])["Warnings"].as_array().map(Vec::len), Some(0));
+    assert!(pings(&web.namespace, db.addresses()[1]), "IPv6 answers");
+}
+
 /// A TCP connection between two sandboxes, which a pause must not break.
 pub(crate) struct Connection {
     client: TcpStream,

@@ -123,6 +123,8 @@ impl<'s, 'h> Listener<'s, 'h> {
             assert_eq!(octets, HONEST, "something forged reached {name}");
         }
         for address in self.victim.addresses() {
+            // an interface that tells of itself a second time forgets its neighbours
+            assert!(pings(&self.sandbox.namespace, address), "{name} reaches {address}");
             let known = self.sandbox.namespace.run(&format!("ip neigh show {address}"));
             assert!(known.contains(&self.victim.mac), "{name} takes somebody else for {address}: {known}");
         }

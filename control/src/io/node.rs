@@ -29,10 +29,12 @@ mod calls;
 mod connect;
 mod errand;
 mod lifecycle;
+mod moved;
 mod sandboxes;
 mod shown;
 
 use errand::{Errand, Errands};
+use moved::Holders;
 pub(crate) use shown::Facts;
 
 /// How a call is answered.
@@ -66,6 +68,7 @@ pub(crate) struct Node {
     pub(crate) counters: NodeCounters,
     /// Segments as the dataplane has them.
     programmed: BTreeMap<NetworkId, SegmentSpec>,
+    holders: Holders,
     /// VNI and MTU the kernel was last settled with.
     settled: BTreeMap<NetworkId, (Vni, u16)>,
     waiting: BTreeMap<Ticket, Waiting>,
@@ -167,6 +170,7 @@ impl Node {
             facts,
             counters: NodeCounters::default(),
             programmed: BTreeMap::new(),
+            holders: Holders::default(),
             settled: BTreeMap::new(),
             waiting: BTreeMap::new(),
             fresh: BTreeSet::new(),
@@ -224,7 +228,12 @@ impl Node {
         let before = self.programmed.remove(&network).map(|segment| segment.vni);
         if let Some(segment) = &derived {
             self.dataplane.apply(Change::SetSegment(segment.clone()));
+            for (ip, mac) in self.holders.learn(network, segment) {
+                self.dataplane.announce(segment.vni, ip, mac);
+            }
             self.programmed.insert(network, segment.clone());
+        } else {
+            self.holders.forget(network);
         }
         // The VNI may have gone to another network meanwhile.
         if let Some(vni) = before.filter(|vni| self.programmed.values().all(|segment| segment.vni != *vni)) {

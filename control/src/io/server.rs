@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,7 +30,7 @@ use crate::api::{self, Connect, Disconnect, ErrorMessage, NetworkCreate, Sandbox
 const MAX_BODY: usize = 1 << 20;
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 256;
-/// Longest a client takes to send a request's head, or a descriptor it announced.
+/// Longest a client takes to send a request's head or body, or a descriptor it announced.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client asks of the agent.
@@ -188,8 +189,25 @@ fn routes(desk: Desk) -> Router {
         .method_not_allowed_fallback(|method: Method| async move {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible here"))
         })
+        .layer(axum::middleware::from_fn(in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(desk)
+}
+
+/// Takes a request's body in before anything is done about it; one that does not come is refused.
+async fn in_time(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let refuse = |status, text: String| Refusal::new(status, text).into_response();
+    match timeout(PATIENCE, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Ok(Err(fault)) => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("the request cannot be read: {fault}"))
+        }
+        Err(_) => {
+            let waited = PATIENCE.as_secs();
+            refuse(StatusCode::REQUEST_TIMEOUT, format!("the request did not come whole in {waited} s"))
+        }
+    }
 }
 
 type Segment = Result<axum::extract::Path<String>, axum::extract::rejection::PathRejection>;

@@ -41,7 +41,8 @@ pub(crate) async fn find(advertise: &Advertise) -> Result<Underlay, AgentError> 
     let default = links.default_route_link().await.ok().flatten();
     let Own { interface, address, .. } = choose(advertise, &own_addresses()?, default.as_deref())?;
     let link = links.find(&interface).await.ok().flatten();
-    let mtu = link.and_then(|link| u16::try_from(link.mtu).ok()).unwrap_or(DEFAULT_MTU);
+    // What is larger than any IP packet carries all of them.
+    let mtu = link.map_or(DEFAULT_MTU, |link| u16::try_from(link.mtu).unwrap_or(u16::MAX));
     // Loopback carries 64 KiB packets, tunnels of Ethernet need not.
     Ok(Underlay { address, interface, mtu: if address.is_loopback() { DEFAULT_MTU } else { mtu } })
 }

@@ -1,5 +1,6 @@
 //! From the underlay to the ports: batches of datagrams are received, as large as what comes asks for.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use socket2::Socket;
@@ -19,6 +20,8 @@ const MESSAGE_MAX: usize = 65_536;
 const MESSAGES: usize = 64;
 const MESSAGES_LARGE: usize = 4;
 const MESSAGES_IDLE: usize = 8;
+/// Errors of one socket after which it waits for a packet.
+const STUMBLES_MAX: u8 = 16;
 /// Mean octets per message from which a batch counts as large.
 const LARGE: usize = 16 << 10;
 
@@ -29,6 +32,8 @@ pub(crate) struct Inbound {
     coalescer: Coalescer,
     /// Messages to ask for next.
     batch: usize,
+    /// Errors, modulo [`STUMBLES_MAX`].
+    stumbled: u8,
     /// There may be something to receive.
     pub(crate) ready: bool,
 }
@@ -43,14 +48,25 @@ impl Inbound {
         // Linux 6.2 brought TUN_F_USO4; before, a UDP super-frame written to a TAP is an error.
         let udp =
             if kernel_version() >= (6, 2) { UdpSegmentation::Supported } else { UdpSegmentation::Missing };
-        Self { socket, inbox, coalescer: Coalescer::new(udp), batch: MESSAGES_IDLE, ready: true }
+        Self { socket, inbox, coalescer: Coalescer::new(udp), batch: MESSAGES_IDLE, stumbled: 0, ready: true }
+    }
+
+    /// Whether to read on after an error: an error that stays waits for the next packet after some tries.
+    fn stumbles(&mut self, error: &io::Error) -> bool {
+        self.stumbled = (self.stumbled + 1) % STUMBLES_MAX;
+        error.kind() != io::ErrorKind::WouldBlock && self.stumbled > 0
     }
 
     /// Receives one batch and writes it to the ports.
     pub(crate) fn turn(&mut self, engine: &Engine, now: Seconds, ports: &Ports, shared: &Shared) {
-        // An error on an unconnected socket is about nobody in particular; the next packet raises an edge.
-        let count = self.inbox.receive(self.socket.as_fd(), self.batch).unwrap_or(0);
-        self.ready = count == self.batch;
+        let received = self.inbox.receive(self.socket.as_fd(), self.batch);
+        let count = *received.as_ref().unwrap_or(&0);
+        // An error on an unconnected socket is about nobody in particular, and reading it has cleared it. What waits
+        // behind it raised its edge before.
+        self.ready = match received {
+            Ok(count) => count == self.batch,
+            Err(error) => self.stumbles(&error),
+        };
         let mut octets = 0;
         for index in 0..count {
             let Some(message) = self.inbox.message(index) else { continue };

@@ -31,6 +31,7 @@ mod worker;
 pub use sys::receive_descriptors;
 pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
 
+use crate::answer;
 use crate::change::{Change, Event};
 use crate::engine::Engine;
 use crate::fdb::Seconds;
@@ -251,6 +252,13 @@ impl Dataplane {
         let _serialised = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         let next = self.engine.load().after(change);
         self.engine.store(Arc::new(next));
+    }
+
+    /// Tells whoever is behind the port of segment `vni` that `mac` has `ip` now; without a port nobody is told.
+    pub fn announce(&self, vni: Vni, ip: IpAddr, mac: MacAddr) {
+        if let Some(worker) = self.workers.first() {
+            worker.tell(Command::Announce { vni, frame: Box::new(answer::announcement(ip, mac)) });
+        }
     }
 
     /// The next event, if there is one.

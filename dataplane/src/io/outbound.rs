@@ -144,10 +144,15 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn answer(port: &Port, reply: &Reply, counters: &Counters) -> Frame {
+    say(port, reply, counters);
+    Frame::Free
+}
+
+/// Writes a frame of our own to a port.
+pub(crate) fn say(port: &Port, reply: &Reply, counters: &Counters) {
     let vnet = VnetHeader::PLAIN.emit();
     match port.queue.write(&[IoSlice::new(&vnet), IoSlice::new(reply.frame())]) {
         Ok(_) => counters.add(Counter::NeighbourReplies, 1),
         Err(_) => counters.dropped(DropReason::TapWriteFailed, 1),
     }
-    Frame::Free
 }

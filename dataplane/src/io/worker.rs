@@ -18,20 +18,32 @@ use nix::sys::eventfd::EventFd;
 
 use super::inbound::Inbound;
 use super::limiter::Limiter;
-use super::outbound::Outbound;
+use super::outbound::{self, Outbound};
 use super::tap::TapQueue;
 use super::udp::Underlay;
 use crate::change::Event;
-use crate::engine::Engine;
+use crate::engine::{Engine, Reply};
 use crate::fdb::Seconds;
 use crate::seal::Refusal;
 use crate::stats::{Counter, Counters};
 use crate::wire::Vni;
 
-/// What the owner asks of a worker. Each is acknowledged once it took effect.
+/// What the owner asks of a worker.
 pub(crate) enum Command {
-    Attach { vni: Vni, queue: TapQueue, done: Sender<io::Result<()>> },
-    Detach { vni: Vni, done: Sender<()> },
+    Attach {
+        vni: Vni,
+        queue: TapQueue,
+        done: Sender<io::Result<()>>,
+    },
+    Detach {
+        vni: Vni,
+        done: Sender<()>,
+    },
+    /// Has no answer: nobody waits for it.
+    Announce {
+        vni: Vni,
+        frame: Box<Reply>,
+    },
     Stop,
 }
 
@@ -222,6 +234,11 @@ impl Running {
                 Command::Detach { vni, done } => {
                     self.detach(vni);
                     let _ = done.send(());
+                }
+                Command::Announce { vni, frame } => {
+                    if let Some(port) = self.ports.iter().flatten().find(|port| port.vni == vni) {
+                        outbound::say(port, &frame, &self.shared.counters);
+                    }
                 }
                 Command::Stop => return false,
             }

@@ -94,6 +94,17 @@ impl Arp {
         Some(FRAME_LEN)
     }
 
+    /// Writes a frame to everybody with this packet, in which the sender tells of its own address. Returns its octets.
+    ///
+    /// `None` where `out` is shorter than [`FRAME_LEN`].
+    #[must_use]
+    pub fn write_announcement(&self, out: &mut [u8]) -> Option<usize> {
+        let (header, rest) = out.split_first_chunk_mut()?;
+        *header = Ethernet::header(MacAddr::BROADCAST, self.sender_mac, ETHERTYPE_ARP);
+        self.emit(rest.first_chunk_mut()?);
+        Some(FRAME_LEN)
+    }
+
     /// Writes the packet.
     pub fn emit(&self, out: &mut [u8; PACKET_LEN]) {
         let operation: u8 = match self.operation {

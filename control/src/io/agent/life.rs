@@ -38,6 +38,8 @@ use crate::trust::{Papers, Settings as Joined};
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two audits of everything.
 const AUDIT_EVERY: u32 = 30;
+/// Ticks between two looks at the underlay's MTU.
+const MTU_EVERY: u32 = 5;
 /// Longest a stopping agent waits for others to take what it hands on.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 /// Calls of clients waiting for the loop.
@@ -88,6 +90,18 @@ pub async fn run(
     drop(server);
     agent.stop(config.teardown_on_stop).await;
     Ok(())
+}
+
+/// What an operator can do about an address that is gone.
+fn remedy(advertise: &Advertise) -> String {
+    match advertise {
+        Advertise::Address(address) => format!(
+            "add {address} again, or restart the agent with another --advertise (of an interface the address is \
+             followed when it changes)"
+        ),
+        Advertise::Interface(name) => format!("give {name} an address that others can reach"),
+        Advertise::Default => "give the host an address that others can reach".to_owned(),
+    }
 }
 
 /// The API's socket; served once everything is there again.
@@ -366,7 +380,7 @@ impl Agent {
         const WARNING: &str = "underlay";
         if underlay::is_there(self.underlay.address) {
             self.node.facts.warnings.remove(WARNING);
-            return;
+            return self.follow_mtu().await;
         }
         let moved = match self.find_again().await {
             Ok(underlay) => Edges::open(underlay.address, &self.settings).map(|edges| (underlay, edges)),
@@ -376,18 +390,41 @@ impl Agent {
             Ok((underlay, edges)) => {
                 tracing::info!(from = %self.underlay.address, to = %underlay.address, "the underlay address changed");
                 self.node.cluster.set_advertise(now(), edges.gossip);
+                self.node.set_underlay_mtu(underlay.mtu);
                 self.node.use_dataplane(Arc::clone(&edges.dataplane), edges.carrier());
                 self.node.facts.warnings.remove(WARNING);
                 self.edges = edges;
                 self.underlay = underlay;
             }
             Err(fault) => {
-                let text = format!("{} is gone from this host: {fault}", self.underlay.address);
+                let text = format!(
+                    "{} is gone from this host: {fault}; {}",
+                    self.underlay.address,
+                    remedy(&self.advertise)
+                );
                 if self.node.facts.warnings.insert(WARNING, text.clone()).is_none() {
                     tracing::warn!(fault = text, "others cannot reach this node");
                 }
             }
         }
+    }
+
+    /// Networks get the packet size that the underlay carries now.
+    async fn follow_mtu(&mut self) {
+        if !self.ticks.is_multiple_of(MTU_EVERY) {
+            return;
+        }
+        let Ok(found) = underlay::find(&Advertise::Address(self.underlay.address)).await else { return };
+        if found.mtu != self.underlay.mtu {
+            tracing::info!(
+                from = self.underlay.mtu,
+                to = found.mtu,
+                interface = found.interface,
+                "the underlay's MTU changed"
+            );
+            self.node.set_underlay_mtu(found.mtu);
+        }
+        self.underlay = found;
     }
 
     /// An interface keeps its role when its address changes.

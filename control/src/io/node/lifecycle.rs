@@ -215,6 +215,30 @@ impl Node {
         }
     }
 
+    /// Gives networks the packet size that the underlay carries now, and tells which of them need more.
+    pub(crate) fn set_underlay_mtu(&mut self, mtu: u16) {
+        const WARNING: &str = "mtu";
+        self.cluster.set_underlay_mtu(now(), mtu);
+        self.drain_cluster();
+        let networks: BTreeSet<_> = self.cluster.own_endpoints().map(|own| own.lease.network).collect();
+        let names = self.cluster.names();
+        let too_small = |network: &NetworkId| {
+            let fault = self.wanted(*network).validate().err()?;
+            Some(format!("{} ({fault})", names.get(network).cloned().unwrap_or_else(|| network.short())))
+        };
+        let needy: Vec<_> = networks.iter().filter_map(too_small).collect();
+        if needy.is_empty() {
+            self.facts.warnings.remove(WARNING);
+            return;
+        }
+        let text = format!(
+            "the underlay's MTU of {mtu} is too small for {}; IPv6 needs 1280 inside, which is 1350 on the underlay",
+            needy.join(", ")
+        );
+        tracing::warn!(fault = text, "networks do not work as they should");
+        self.facts.warnings.insert(WARNING, text);
+    }
+
     /// Removes every sandbox, every endpoint and every namespace of this node.
     pub(crate) fn tear_down(&mut self) {
         let sandboxes: Vec<_> = self.sandboxes.iter().map(|sandbox| sandbox.id).collect();
