@@ -19,6 +19,8 @@ mod faults;
 mod frames;
 #[path = "netns/hardening.rs"]
 mod hardening;
+#[path = "netns/joining.rs"]
+mod joining;
 #[path = "netns/kernel_peer.rs"]
 mod kernel_peer;
 #[path = "netns/keys.rs"]

@@ -17,6 +17,9 @@
 //! | `POST /sandboxes/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/adopt?name=N` | `Upgrade: weft-descriptor` → 101, the client sends one octet with a namespace descriptor; the agent answers one line of JSON ([`Sandbox`] or [`ErrorMessage`]) |
 //! | `GET /keys`, `POST /keys/rotate` | → `Vec<KeyEpoch>`, → 201 [`KeyRotated`] |
+//! | `GET /tokens`, `POST /tokens/create`, `DELETE /tokens/{id}` | → `Vec<TokenShown>`, [`TokenCreate`] → 201 [`TokenCreated`], 204 |
+//! | `GET /nodes`, `DELETE /nodes/{id or name}`, `POST /nodes/{id or name}/revoke` | → `Vec<Node>`, 204, [`NodeRevoke`] → 200 |
+//! | `POST /leave` | [`Leave`] → 200; the agent ends |
 //! | `GET /status`, `/peers`, `/stats`, `/networks/{id or name}/fdb` | → [`Status`], `Vec<Peer>`, [`Stats`], `Vec<FdbEntry>` |
 
 use std::collections::BTreeMap;
@@ -310,6 +313,93 @@ pub struct SandboxEndpoint {
     /// Prefix length of it.
     #[serde(rename = "GlobalIPv6PrefixLen")]
     pub global_ipv6_prefix_len: u8,
+}
+
+/// Request to make a join token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TokenCreate {
+    /// How long it is good; 0 means a day.
+    pub ttl_seconds: u64,
+    /// How many nodes may join with it; 0 for any number.
+    pub uses: u32,
+    /// `node` or `admin`; empty means `node`.
+    pub role: String,
+}
+
+/// Answer to [`TokenCreate`].
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TokenCreated {
+    /// The token, a secret while it is good.
+    pub token: String,
+    /// What everybody may know of it.
+    #[serde(flatten)]
+    pub shown: TokenShown,
+}
+
+/// A join token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TokenShown {
+    /// 16 hexadecimal digits.
+    pub id: String,
+    /// `node` or `admin`.
+    pub role: String,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// RFC 3339, UTC.
+    pub expires: String,
+    /// Nodes known to have joined with it.
+    pub uses: usize,
+    /// How many may; 0 for any number.
+    pub max_uses: u32,
+    /// Name of the node that made it.
+    pub made_by: String,
+    /// `valid`, `expired`, `spent` or `revoked`.
+    pub state: String,
+}
+
+/// A node with a certificate, or one that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Node {
+    /// Node name.
+    pub name: String,
+    /// 32 hexadecimal digits.
+    pub node_id: String,
+    /// `node` or `admin`.
+    pub role: String,
+    /// Underlay address and gossip port, where it was heard of.
+    pub address: Option<SocketAddr>,
+    /// When its certificate was made. RFC 3339, UTC.
+    pub joined: String,
+    /// When its certificate ends; renewed before. RFC 3339, UTC.
+    pub expires: String,
+    /// Id of the token it joined with, or empty.
+    pub token: String,
+    /// `alive`, `dead`, `left`, `unseen`, `expired` or `revoked`.
+    pub state: String,
+    /// Whether this is the node that answers.
+    pub this_node: bool,
+    /// By whom, when and why it was revoked, or empty.
+    pub note: String,
+}
+
+/// Request to revoke a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeRevoke {
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Request to leave the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Leave {
+    /// Even with sandboxes attached, or as the last admin.
+    pub force: bool,
 }
 
 /// The agent at a glance.

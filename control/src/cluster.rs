@@ -17,6 +17,7 @@ mod error;
 mod grants;
 mod keys;
 mod ledger;
+mod members;
 mod mobility;
 mod networks;
 mod papers;

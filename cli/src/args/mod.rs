@@ -13,7 +13,7 @@ mod traffic;
 mod value;
 
 pub(crate) use agent::AgentArgs;
-pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs};
+pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs, LeaveArgs, NodeVerb, TokenCreateArgs, TokenVerb};
 pub(crate) use keys::KeysVerb;
 pub(crate) use network::{
     ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, RemoveArgs,
@@ -60,6 +60,14 @@ pub(crate) enum Verb {
     Init(Box<InitArgs>),
     /// Make this host a node of a cluster
     Join(Box<JoinArgs>),
+    /// Take this host out of its cluster: its agent removes all it has made and ends
+    Leave(LeaveArgs),
+    /// Make, list and revoke the tokens that let hosts join
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// List, remove and revoke the nodes of the cluster
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Run this host's agent in the foreground
     Agent(Box<AgentArgs>),
     /// Make, list, inspect and remove networks; attach sandboxes to them

@@ -27,6 +27,13 @@ fn every_documented_form_parses() {
         "weft join - --name b",
         "weft join --token-file /t --advertise eth0",
         "weft agent --init --token-file /t",
+        "weft token create --ttl 7d --uses 3 --role admin --quiet",
+        "weft token ls --json",
+        "weft token revoke 0a1b",
+        "weft node ls",
+        "weft node remove b",
+        "weft node revoke b --reason stolen",
+        "weft leave --force",
         "weft agent",
         "weft agent --name a --advertise 192.0.2.1 --token-file k --join b --join c:7946 --data-port 4790 \
          --gossip-port 7947 --state-dir /s --run-dir /r --workers 2 --config c.toml",

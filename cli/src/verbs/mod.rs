@@ -1,5 +1,6 @@
 //! What each verb does: ask the agent, show the answer.
 
+pub(crate) mod cluster;
 pub(crate) mod keys;
 pub(crate) mod network;
 pub(crate) mod node;

@@ -153,9 +153,29 @@ pub enum ClusterError {
          nothing new is promised; start it with an empty state directory to make it a new node"
     )]
     Clash,
-    /// Only admins may.
-    #[error("this node is no admin: do it on the host of one")]
-    NotAdmin,
+    /// Only admins may; names of those that are known.
+    #[error("this node is no admin of the cluster: ask one of {0}")]
+    NotAdmin(String),
+    /// No such token, or several.
+    #[error("token {0} not found")]
+    NoToken(String),
+    /// No such node.
+    #[error("node {0} not found")]
+    NoNode(String),
+    /// Several nodes could be meant.
+    #[error("node {node} is ambiguous ({count} matches found): use its id")]
+    SeveralNodes {
+        /// What was asked for.
+        node: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A node can't revoke itself.
+    #[error("this is the node itself: 'weft leave' takes it out")]
+    Itself,
+    /// A node that answers is not removed.
+    #[error("node {0} is alive: 'weft leave' on it takes it out, 'weft node revoke' shuts it out")]
+    NodeAlive(String),
     /// The state is in no cluster yet.
     #[error("this host is in no cluster yet: 'weft init' makes one, 'weft join TOKEN' joins one")]
     NoCluster,
@@ -181,10 +201,17 @@ impl ClusterError {
             | Self::Mac(_)
             | Self::Aliases(_)
             | Self::OutsideSubnets(_)
-            | Self::Ambiguous { .. } => Class::Invalid,
+            | Self::Ambiguous { .. }
+            | Self::SeveralNodes { .. } => Class::Invalid,
             Self::NameTaken(_) => Class::Exists,
-            Self::NoNetwork(_) | Self::NoEndpoint(_) | Self::Removed(_) => Class::NotFound,
-            Self::NotAdmin
+            Self::NoNetwork(_)
+            | Self::NoEndpoint(_)
+            | Self::Removed(_)
+            | Self::NoToken(_)
+            | Self::NoNode(_) => Class::NotFound,
+            Self::NotAdmin(_)
+            | Self::Itself
+            | Self::NodeAlive(_)
             | Self::VniTaken { .. }
             | Self::Clear(_)
             | Self::Active { .. }

@@ -68,9 +68,7 @@ impl Cluster {
     /// # Errors
     /// This node is no admin; its state cannot be written.
     pub fn rotate_keys(&mut self, now: Instant) -> Result<Epoch, ClusterError> {
-        if self.role(self.trust_clock(now)) != Some(Role::Admin) {
-            return Err(ClusterError::NotAdmin);
-        }
+        self.admins_clock(now)?;
         let epoch = self.add_epoch(now, false)?;
         self.drain(now);
         Ok(epoch)

@@ -9,6 +9,7 @@
 //! No other record of an origin counts without a certificate in force.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -17,12 +18,13 @@ use serde::de::DeserializeOwned;
 use super::Cluster;
 use crate::admission::{Answer, Presented, Question, Refusal, Terms, Welcome};
 use crate::gossip::{CERTIFICATE, Credentials, RecordKey};
+use crate::identity::Identity;
 use crate::model::NodeId;
 use crate::storage::Table;
 use crate::timestamp::UnixMillis;
 use crate::trust::{
     CERTIFICATE_ROW, Chain, Papers, REVOCATION_ROW as REVOCATION, Registry, Revocation, Role, RootHash,
-    TOKEN_ROW as TOKEN, TokenId, TokenRecord, TokenRefusal, Verified, row,
+    TOKEN_ROW as TOKEN, TokenId, TokenRecord, TokenRefusal, Verified, chain_row, row,
 };
 
 /// Revocations and addresses that a joiner is told at once.
@@ -102,7 +104,7 @@ impl Cluster {
         }
     }
 
-    fn tell_token(&mut self, now: Instant, record: TokenRecord) {
+    pub(super) fn tell_token(&mut self, now: Instant, record: TokenRecord) {
         let key = [TOKEN, &record.certificate.statement.id().0].concat();
         self.tell_paper(now, &key, &record);
         let wall = self.trust_clock(now);
@@ -163,7 +165,6 @@ impl Cluster {
             Ok(true) => {
                 self.trust.dirty = true;
                 self.keep_papers();
-                self.drop_view(node);
                 self.tell_revocations(now);
                 self.shut_out(now, node, by_us);
             }
@@ -278,6 +279,60 @@ impl Cluster {
         heard.map_err(|fault| not_accepted(&fault))?;
         self.trust.dirty = true;
         Ok(self.welcome(Some(renewed)))
+    }
+
+    /// This node's keys and chain, for errands to other members.
+    #[must_use]
+    pub fn papers(&self) -> (&Identity, &Chain) {
+        (&self.identity, &self.trust.papers.chain)
+    }
+
+    /// Whether a third or less of this node's certificate is left, and if so which admins could make a new one.
+    #[must_use]
+    pub fn renewal(&self, now: Instant) -> Option<Vec<SocketAddr>> {
+        let wall = self.now_wall(now);
+        let own = self.trust.papers.chain.subject()?;
+        let life = own.not_after.0.saturating_sub(own.issued.0);
+        if wall.0.saturating_add(life / 3) < own.not_after.0 {
+            return None;
+        }
+        let certified = self.trust.registry.certificates().map(|(node, _)| node);
+        let admins = certified.filter(|node| node.role == Role::Admin && self.is_alive(node.id));
+        Some(admins.filter_map(|node| self.gossip.member(node.id)).map(|member| member.addr).collect())
+    }
+
+    /// Renews this node's certificate itself, if it may.
+    pub fn renew_own(&mut self, now: Instant) {
+        let wall = self.trust_clock(now);
+        let chain = self.trust.papers.chain.clone();
+        let first = chain.admin.statement.key == self.identity.public_key();
+        if let (true, Ok(own)) = (first, self.trust.registry.verify(wall, &chain)) {
+            let renewed = chain.certify_again(&self.identity, &own, wall);
+            self.use_chain(now, renewed);
+        }
+    }
+
+    /// Uses a renewed chain from now on, once it is durable.
+    pub fn use_chain(&mut self, now: Instant, chain: Chain) {
+        let wall = self.trust_clock(now);
+        if self.trust.registry.hear_certificate(wall, self.me, chain.clone()).is_err()
+            || self.ledger.commit("papers", vec![chain_row(&chain)]).is_err()
+        {
+            return;
+        }
+        self.tell_paper(now, CERTIFICATE, &chain);
+        self.trust.papers.chain = chain;
+        self.drain(now);
+    }
+
+    /// What an operator should know of this node's papers.
+    pub(super) fn paper_warnings(&self) -> Vec<String> {
+        let own = self.trust.registry.revocations().find(|revocation| revocation.node() == self.me);
+        let words = own.map(Revocation::words);
+        let revoked = words.map(|words| {
+            format!("this node was {words}; 'weft leave --force' cleans it, a new token lets it in again")
+        });
+        revoked.into_iter().collect()
     }
 
     /// What this node may do; `None` when its certificate has ended or it was revoked.

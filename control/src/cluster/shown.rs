@@ -247,11 +247,18 @@ impl Cluster {
         if let Some(trouble) = self.ledger.trouble() {
             warnings.push(format!("nothing new can be promised until state can be written: {trouble}"));
         }
+        warnings.extend(self.paper_warnings());
         for &id in &self.clashes {
             warnings.push(if id == self.me {
-                "another node runs with this node's identity, or this node runs on old state".to_owned()
+                "another host runs with this node's identity (its state directory was copied), or this one runs on old \
+                 state: on the copy, end the agent, remove the state directory and 'weft join' it as a node of its own"
+                    .to_owned()
             } else {
-                format!("node {} runs twice or on old state", self.node_name(id))
+                format!(
+                    "node {} runs twice or on old state: end the agent on the copy, remove its state directory and \
+                     'weft join' it as a node of its own",
+                    self.node_name(id)
+                )
             });
         }
         for (id, name) in self.names().into_iter().filter(|(_, name)| name.contains('~')) {

@@ -23,7 +23,7 @@ use crate::cluster::{Attach, Cluster, ClusterError, ClusterEvent, Lease, Ticket}
 use crate::driver::overlay::{Wanted, WantedEndpoint};
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
 use crate::sandbox::{self, SandboxError, Sandboxes};
-use crate::storage::{Storage, StorageError, Write};
+use crate::storage::{Storage, StorageError, Table, Write};
 
 mod calls;
 mod connect;
@@ -82,6 +82,8 @@ pub(crate) struct Node {
     making: BTreeSet<Name>,
     /// Members to fetch the keys of the cluster from.
     pub(crate) ring_at: Vec<SocketAddr>,
+    /// Whether the host is to be taken out of the cluster.
+    pub(crate) leaving: bool,
     /// Whether the node has handed on what it had.
     pub(crate) left: bool,
     /// Started, and all that was there before is there again.
@@ -178,6 +180,7 @@ impl Node {
             errands: Errands::default(),
             making: BTreeSet::new(),
             ring_at: Vec::new(),
+            leaving: false,
             left: false,
             recovered: false,
         }
@@ -186,6 +189,16 @@ impl Node {
     /// Gives the worker up, with all it still has to do.
     pub(crate) fn into_worker(self) -> Worker {
         self.worker
+    }
+
+    /// Forgets the cluster and all that was in it.
+    pub(crate) fn forget_everything(&self) -> Result<(), StorageError> {
+        let mut writes = Vec::new();
+        for table in Table::ALL {
+            let rows = self.storage.load(table)?;
+            writes.extend(rows.into_iter().map(|(key, _)| Write { table, key, value: None }));
+        }
+        self.storage.commit("leave", &writes)
     }
 
     fn commit(&self, step: &'static str, writes: &[Write]) -> Result<(), StorageError> {

@@ -24,7 +24,9 @@ use tokio::time::timeout;
 
 use super::descriptor;
 use super::namespace::Namespace;
-use crate::api::{self, Connect, Disconnect, ErrorMessage, NetworkCreate, SandboxCreate};
+use crate::api::{
+    self, Connect, Disconnect, ErrorMessage, Leave, NetworkCreate, NodeRevoke, SandboxCreate, TokenCreate,
+};
 
 /// Longest body of a request, octets.
 const MAX_BODY: usize = 1 << 20;
@@ -55,6 +57,13 @@ pub(crate) enum Call {
     Status,
     Peers,
     Stats,
+    Tokens,
+    CreateToken(TokenCreate),
+    RevokeToken(String),
+    Nodes,
+    RemoveNode(String),
+    RevokeNode { node: String, request: NodeRevoke },
+    Leave(Leave),
 }
 
 /// What the agent answers.
@@ -185,6 +194,13 @@ fn routes(desk: Desk) -> Router {
         .route("/status", get(|State(desk): State<Desk>| async move { desk.ask(Call::Status).await }))
         .route("/peers", get(|State(desk): State<Desk>| async move { desk.ask(Call::Peers).await }))
         .route("/stats", get(|State(desk): State<Desk>| async move { desk.ask(Call::Stats).await }))
+        .route("/tokens", get(|State(desk): State<Desk>| async move { desk.ask(Call::Tokens).await }))
+        .route("/tokens/create", post(create_token))
+        .route("/tokens/{token}", axum::routing::delete(revoke_token))
+        .route("/nodes", get(|State(desk): State<Desk>| async move { desk.ask(Call::Nodes).await }))
+        .route("/nodes/{node}", axum::routing::delete(remove_node))
+        .route("/nodes/{node}/revoke", post(revoke_node))
+        .route("/leave", post(leave))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "page not found") })
         .method_not_allowed_fallback(|method: Method| async move {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible here"))
@@ -262,6 +278,27 @@ async fn create_sandbox(
     body: Octets,
 ) -> Reply {
     desk.ask(Call::CreateSandbox { request: parse(body)?, client: client.0 }).await
+}
+
+async fn create_token(State(desk): State<Desk>, body: Octets) -> Reply {
+    desk.ask(Call::CreateToken(parse(body)?)).await
+}
+
+async fn revoke_token(State(desk): State<Desk>, token: Segment) -> Reply {
+    desk.ask(Call::RevokeToken(name(token)?)).await
+}
+
+async fn remove_node(State(desk): State<Desk>, node: Segment) -> Reply {
+    desk.ask(Call::RemoveNode(name(node)?)).await
+}
+
+async fn revoke_node(State(desk): State<Desk>, node: Segment, body: Octets) -> Reply {
+    let (node, request) = (name(node)?, parse(body)?);
+    desk.ask(Call::RevokeNode { node, request }).await
+}
+
+async fn leave(State(desk): State<Desk>, body: Octets) -> Reply {
+    desk.ask(Call::Leave(parse(body)?)).await
 }
 
 type Wishes = Result<Query<Options>, axum::extract::rejection::QueryRejection>;

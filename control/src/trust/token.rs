@@ -96,6 +96,12 @@ impl Token {
         Self { root, secret: Zeroizing::new(secret), seeds }
     }
 
+    /// The same token with other members to ask.
+    #[must_use]
+    pub fn with_seeds(&self, seeds: &[SocketAddr]) -> Self {
+        Self::new(self.root, *self.secret, seeds)
+    }
+
     /// The root it pins.
     #[must_use]
     pub fn root(&self) -> RootHash {

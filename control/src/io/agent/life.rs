@@ -16,8 +16,9 @@ use tokio::time::{MissedTickBehavior, sleep_until, timeout};
 
 use super::edges::{Edges, Settings};
 use super::{Advertise, AgentConfig, AgentError, FirstStart, ReadyReport, seeds};
-use crate::admission::{AdmissionError, Answer, Welcome};
+use crate::admission::{AdmissionError, Answer, Errand, Outcome, Welcome};
 use crate::cluster::{Cluster, ClusterConfig, ClusterError, Timing};
+use crate::identity::Identity;
 use crate::io::admission::{self, AskError, Asking};
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
@@ -46,6 +47,10 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 const DESK: usize = 64;
 /// Messages of streams waiting for the loop.
 const INBOX: usize = 64;
+/// Longest that the last answer takes to its client.
+const ANSWERED: Duration = Duration::from_millis(100);
+/// Ticks between two looks at the certificate.
+const RENEW_EVERY: u32 = 60;
 /// Strangers, and their questions, waiting for the loop.
 const GUESTS: usize = 16;
 /// Datagrams taken in before anything else is looked at.
@@ -85,6 +90,11 @@ pub async fn run(
         tokio::select! {
             () = &mut stop => break,
             () = agent.turn() => {}
+        }
+        if agent.node.leaving {
+            // The answer to whoever asked for it is on its way.
+            tokio::time::sleep(ANSWERED).await;
+            break;
         }
     }
     drop(server);
@@ -147,6 +157,8 @@ struct Agent {
     underlay: Underlay,
     inbox: mpsc::Receiver<Received>,
     guests: mpsc::Receiver<Guest>,
+    renewed: mpsc::Receiver<Outcome>,
+    renewed_in: mpsc::Sender<Outcome>,
     askings: mpsc::Receiver<Asking>,
     askings_in: mpsc::Sender<Asking>,
     rings: mpsc::Receiver<RingAnswer>,
@@ -178,6 +190,7 @@ impl Agent {
         let (guests_in, guests) = mpsc::channel(GUESTS);
         let (askings_in, askings) = mpsc::channel(GUESTS);
         let (rings_in, rings) = mpsc::channel(GUESTS);
+        let (renewed_in, renewed) = mpsc::channel(1);
         let counters = Arc::new(StreamCounters::default());
         let mut settings = Settings {
             gossip_port: config.gossip_port.unwrap_or(joined.gossip_port),
@@ -235,6 +248,8 @@ impl Agent {
             underlay,
             inbox,
             guests,
+            renewed,
+            renewed_in,
             askings,
             askings_in,
             rings,
@@ -270,6 +285,7 @@ impl Agent {
             readable = self.edges.udp.readable() => if readable.is_ok() { self.receive() },
             Some(received) = self.inbox.recv() => self.handle_stream(received),
             Some(guest) = self.guests.recv() => self.admit(guest),
+            Some(outcome) = self.renewed.recv() => self.node.cluster.use_chain(now(), outcome.chain),
             Some(asking) = self.askings.recv() => self.decide(asking),
             Some(answer) = self.rings.recv() => self.node.cluster.ring_fetched(now(), answer),
             Some(next) = self.done.recv() => next(&mut self.node),
@@ -365,7 +381,30 @@ impl Agent {
         if self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.node.audit();
         }
+        if self.ticks.is_multiple_of(RENEW_EVERY) {
+            self.renew();
+        }
         self.follow_underlay().await;
+    }
+
+    /// Has the certificate renewed when it is time.
+    fn renew(&mut self) {
+        let Some(admins) = self.node.cluster.renewal(now()) else { return };
+        self.node.cluster.renew_own(now());
+        let (identity, chain) = self.node.cluster.papers();
+        let (secret, chain, renewed) = (identity.secret(), chain.clone(), self.renewed_in.clone());
+        let from = self.edges.gossip.ip();
+        tokio::spawn(async move {
+            let identity = Identity::from_secret(&secret);
+            for admin in admins {
+                let errand = Errand::Renew(chain.clone());
+                match admission::ask(admin, Some(from), &identity, errand).await {
+                    // The loop may have ended.
+                    Ok(outcome) => return drop(renewed.send(outcome).await),
+                    Err(fault) => tracing::debug!(%admin, fault = explain(&fault), "no renewal"),
+                }
+            }
+        });
     }
 
     /// Keeps seats for connections of members.
@@ -443,6 +482,7 @@ impl Agent {
 
     /// Ends: what was asked for is answered, what is owed to others is sent.
     async fn stop(mut self, teardown: bool) {
+        let teardown = teardown || self.node.leaving;
         self.seeking.abort();
         self.calls.close();
         if teardown {
@@ -457,6 +497,11 @@ impl Agent {
             }
         }
         self.flush();
+        if self.node.leaving
+            && let Err(fault) = self.node.forget_everything()
+        {
+            tracing::error!(%fault, "the cluster could not be forgotten: remove the state directory");
+        }
         let Self { node, edges, held, mut done, .. } = self;
         let worker = node.into_worker();
         // The thread finishes what it was handed; waiting for it may take a while.

@@ -1,12 +1,18 @@
 //! The API's calls, one by one.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 
 use super::{Node, Reply, answer, internal, json, now};
-use crate::api::{KeyRotated, NetworkCreate, NetworkCreated};
+use crate::api::{KeyRotated, NetworkCreate, NetworkCreated, TokenCreate, TokenCreated};
 use crate::io::server::{Answer, Asked, Call, Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::plan::Place;
+use crate::trust::{Role, TOKEN_LIFE, TokenTerms};
+
+/// Longest life of a token.
+const LONGEST_TOKEN: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Node {
     /// Begins a call; the answer may come later.
@@ -52,8 +58,58 @@ impl Node {
                 self.note_traffic();
                 json(StatusCode::OK, &self.cluster.peers(now()))
             }
+            Call::Tokens => json(StatusCode::OK, &self.cluster.tokens(now())),
+            Call::CreateToken(request) => self.create_token(&request),
+            Call::RevokeToken(id) => {
+                self.cluster.revoke_token(now(), &id)?;
+                Ok(Answer::Done(StatusCode::NO_CONTENT))
+            }
+            Call::Nodes => json(StatusCode::OK, &self.cluster.nodes(now())),
+            Call::RemoveNode(node) => {
+                self.cluster.remove_node(now(), &node)?;
+                Ok(Answer::Done(StatusCode::NO_CONTENT))
+            }
+            Call::RevokeNode { node, request } => {
+                self.cluster.revoke_node(now(), &node, &request.reason)?;
+                Ok(Answer::Done(StatusCode::OK))
+            }
+            Call::Leave(request) => self.begin_to_leave(request.force),
             later => Err(internal(format!("{later:?} cannot be answered at once"))),
         }
+    }
+
+    fn create_token(&mut self, request: &TokenCreate) -> Result<Answer, Refusal> {
+        let role = match request.role.as_str() {
+            "" => Role::Node,
+            text => text.parse().map_err(super::bad_request)?,
+        };
+        let life = match request.ttl_seconds {
+            0 => TOKEN_LIFE,
+            seconds => Duration::from_secs(seconds),
+        };
+        if life > LONGEST_TOKEN {
+            return Err(super::bad_request("a token is good for 365 days at most"));
+        }
+        let terms = TokenTerms { role, max_uses: request.uses, life };
+        let (token, shown) = self.cluster.create_token(now(), super::random()?, terms)?;
+        json(StatusCode::CREATED, &TokenCreated { token: token.to_text().to_string(), shown })
+    }
+
+    /// The agent takes down what is here, says goodbye and forgets the cluster.
+    fn begin_to_leave(&mut self, force: bool) -> Result<Answer, Refusal> {
+        let attached = self.cluster.own_endpoints().count();
+        if attached > 0 && !force {
+            let text =
+                format!("{attached} sandbox attachment(s) would go with it: remove them, or use --force");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+        }
+        if self.cluster.is_last_admin(now()) && !force {
+            let text = "this is the only admin of the cluster: let another in with 'weft token create --role admin', \
+                        or use --force";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+        }
+        self.leaving = true;
+        Ok(Answer::Done(StatusCode::OK))
     }
 
     fn create_network(&mut self, request: NetworkCreate) -> Result<Answer, Refusal> {
