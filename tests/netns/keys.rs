@@ -7,7 +7,7 @@ use crate::wait::until;
 
 /// The epoch that a host sends with.
 fn active(host: &Host) -> String {
-    let keys = host.json(&["keys", "ls", "--json"]);
+    let keys = host.json(&["keys", "ls"]);
     let keys = keys.as_array().expect("a list");
     let active = keys.iter().find(|key| key["Active"] == true).expect("one is active");
     active["Epoch"].as_str().expect("a text").to_owned()
@@ -33,7 +33,7 @@ fn keys_rotate_under_traffic_and_no_message_is_lost_to_it() {
         connection.exchanges();
     }
     for host in &rig.hosts {
-        let refused = host.json(&["stats", "--all", "--json"])["Gossip"]["unknown_epoch"].clone();
+        let refused = host.json(&["stats", "--all"])["Gossip"]["unknown_epoch"].clone();
         assert_eq!(refused, 0, "{}", host.name);
     }
     rig.hosts.iter().for_each(Host::kill);

@@ -93,7 +93,8 @@ impl Bench {
         let (node, at) = (self.id(number), UnixMillis(FOUNDED.0 + 1000));
         let revocation = Revocation::new(&admin, papers.chain, node, None, "stolen", at);
         let ring = self.ring(0).clone();
-        let told = Welcome { chain: None, ring, revocations: vec![revocation], peers: Vec::new() };
+        let (makers, peers) = (Vec::new(), Vec::new());
+        let told = Welcome { chain: None, ring, makers, revocations: vec![revocation], peers };
         self.net.with(addr(0), |node, now| node.cluster.ring_fetched(now, Ok(told)));
     }
 }

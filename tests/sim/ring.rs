@@ -60,7 +60,7 @@ impl Node {
 
     fn rotate(&mut self, now: Instant, octet: u8, urgent: bool) -> Epoch {
         let mut ring = self.keeper.ring().clone();
-        let epoch = ring.add(std::array::from_fn(|i| octet ^ i as u8), urgent).expect("room");
+        let epoch = ring.add(std::array::from_fn(|i| octet ^ i as u8), urgent, &identity(0)).expect("room");
         self.take(now, ring);
         epoch
     }
@@ -161,7 +161,7 @@ fn fetch(network: &mut Network<Node>, at: SocketAddr, other: SocketAddr) {
     network.with(at, |node, now| {
         node.fetches.remove(&other);
         let mut ring = node.keeper.ring().clone();
-        if answer.is_some_and(|answer| ring.merge(&answer)) {
+        if answer.is_some_and(|answer| ring.merge(&answer, |maker| *maker == identity(0).public_key())) {
             node.take(now, ring);
         }
     });

@@ -70,6 +70,8 @@ pub struct Welcome {
     /// Gossip keys.
     #[serde(with = "ring_octets")]
     pub ring: Ring,
+    /// Chains of the admins that made those keys.
+    pub makers: Vec<Chain>,
     /// Nodes that are revoked, the latest first; gossip tells the rest.
     pub revocations: Vec<Revocation>,
     /// Members and where their gossip is reached.

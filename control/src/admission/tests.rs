@@ -70,7 +70,13 @@ impl Member {
     fn welcome(&self) -> Answer {
         let peer = (self.papers.identity.node_id(), "192.0.2.1:7946".parse().expect("an address"));
         let ring = self.papers.ring.clone();
-        Answer::Welcome(Box::new(Welcome { chain: None, ring, revocations: Vec::new(), peers: vec![peer] }))
+        Answer::Welcome(Box::new(Welcome {
+            chain: None,
+            ring,
+            makers: Vec::new(),
+            revocations: Vec::new(),
+            peers: vec![peer],
+        }))
     }
 }
 

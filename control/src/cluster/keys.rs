@@ -16,7 +16,7 @@ use super::{Cluster, ClusterError, ClusterEvent};
 use crate::admission::{AdmissionError, Errand, Refusal, Welcome};
 use crate::api;
 use crate::gossip::{Epoch, Fetch, Have, KEYS, Keeper, KeyTiming, RecordKey, Ring};
-use crate::identity::Identity;
+use crate::identity::{Identity, node_id};
 use crate::model::NodeId;
 use crate::storage::Table;
 use crate::trust::{Role, ring_row};
@@ -76,7 +76,7 @@ impl Cluster {
 
     fn add_epoch(&mut self, now: Instant, urgent: bool) -> Result<Epoch, ClusterError> {
         let mut ring = self.keys.keeper.ring().clone();
-        let epoch = ring.add(self.rng.random(), urgent).ok_or(ClusterError::Full("keys"))?;
+        let epoch = ring.add(self.rng.random(), urgent, &self.identity).ok_or(ClusterError::Full("keys"))?;
         self.use_ring(now, ring)?;
         tracing::info!(%epoch, urgent, "a new key for the cluster is made");
         Ok(epoch)
@@ -203,8 +203,17 @@ impl Cluster {
         for revocation in welcome.revocations {
             self.hear_revocation(now, revocation);
         }
+        let wall = self.trust_clock(now);
+        for chain in welcome.makers {
+            self.hear_chain(wall, chain);
+        }
+        let registry = &self.trust.registry;
+        let admin = |key: &[u8; 32]| {
+            let maker = registry.standing(wall, node_id(key));
+            maker.is_ok_and(|maker| maker.role == Role::Admin && maker.key == *key)
+        };
         let mut ring = self.keys.keeper.ring().clone();
-        if ring.merge(&welcome.ring)
+        if ring.merge(&welcome.ring, admin)
             && let Err(fault) = self.use_ring(now, ring)
         {
             tracing::warn!(%fault, "fetched keys wait");

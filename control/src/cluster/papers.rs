@@ -137,6 +137,17 @@ impl Cluster {
     fn hear_certificate(&mut self, wall: UnixMillis, origin: NodeId) {
         let record = RecordKey::new(CERTIFICATE).and_then(|key| self.gossip.record(origin, &key));
         let Some(chain) = record.and_then(|record| decode(record.body())) else { return };
+        self.hear_chain_of(wall, origin, chain);
+    }
+
+    /// Takes in the certificate of whoever it is of.
+    pub(super) fn hear_chain(&mut self, wall: UnixMillis, chain: Chain) {
+        if let Some(node) = chain.subject().map(crate::trust::NodeCertificate::id) {
+            self.hear_chain_of(wall, node, chain);
+        }
+    }
+
+    fn hear_chain_of(&mut self, wall: UnixMillis, origin: NodeId, chain: Chain) {
         match self.trust.registry.hear_certificate(wall, origin, chain) {
             Ok(news) => self.trust.dirty |= news,
             Err(fault) => tracing::debug!(node = %origin, %fault, "a certificate does not count"),
@@ -347,7 +358,9 @@ impl Cluster {
         let members = self.gossip.members().filter(|member| self.is_alive(member.id));
         let peers = members.map(|member| (member.id, member.addr)).take(TOLD).collect();
         let ring = self.trust.papers.ring.clone();
-        Answer::Welcome(Box::new(Welcome { chain, ring, revocations, peers }))
+        let makers = ring.makers().into_iter().filter_map(|maker| self.trust.registry.chain(maker)).cloned();
+        let makers = makers.collect();
+        Answer::Welcome(Box::new(Welcome { chain, ring, makers, revocations, peers }))
     }
 }
 

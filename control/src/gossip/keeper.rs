@@ -281,6 +281,7 @@ pub struct Fetch {
 mod tests {
     use super::*;
     use crate::gossip::testing::start;
+    use crate::identity::Identity;
 
     fn id(number: u8) -> NodeId {
         NodeId([number; 16])
@@ -298,7 +299,7 @@ mod tests {
     fn installed(now: Instant, urgent: bool) -> (Keeper, Epoch) {
         let mut keeper = Keeper::new(Ring::found(key(1)), KeyTiming::default(), now);
         let mut ring = keeper.ring().clone();
-        let next = ring.add(key(2), urgent).expect("room");
+        let next = ring.add(key(2), urgent, &Identity::from_secret(&[1; 32])).expect("room");
         keeper.set(now, ring);
         (keeper, next)
     }
@@ -356,7 +357,7 @@ mod tests {
         };
         assert!((6..12).contains(&asked(&mut behind)));
         let mut ring = behind.ring().clone();
-        assert!(ring.merge(ahead.ring()));
+        assert!(ring.merge(ahead.ring(), |_| true));
         behind.set(now, ring);
         assert!(behind.ring().has(next));
         assert_eq!(asked(&mut behind), 0);

@@ -4,7 +4,7 @@
 //! over. An epoch is named by its number and 16 bits of a hash of its key: two keys that two admins make at the same
 //! time under one number are just two epochs, and everybody prefers the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use hkdf::Hkdf;
@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::wire::{Reader, Writer as _};
+use crate::identity::{Identity, node_id, verify};
+use crate::model::NodeId;
 
 /// Epochs that a ring holds at most; the oldest go first.
 pub const MAX_EPOCHS: usize = 16;
@@ -48,6 +50,27 @@ impl fmt::Display for Epoch {
 struct Secret {
     key: [u8; 32],
     urgent: bool,
+    /// Ed25519 key of who made it, and its signature; of the first epoch nothing.
+    maker: [u8; 32],
+    signature: [u8; 64],
+}
+
+impl Secret {
+    fn new(key: [u8; 32], urgent: bool) -> Self {
+        Self { key, urgent, maker: [0; 32], signature: [0; 64] }
+    }
+
+    fn signed_octets(&self, epoch: Epoch) -> Vec<u8> {
+        let mut octets = b"weft epoch statement 1".to_vec();
+        octets.u32(epoch.0);
+        octets.flag(self.urgent);
+        octets.octets(&Sha256::digest(self.key));
+        octets
+    }
+
+    fn is_signed(&self, epoch: Epoch) -> bool {
+        verify(&self.maker, &self.signed_octets(epoch), &self.signature)
+    }
 }
 
 /// The keys of a cluster, by epoch. They leave memory with this value and are never printed.
@@ -62,7 +85,7 @@ impl Ring {
     #[must_use]
     pub fn found(key: [u8; 32]) -> Self {
         let first = Epoch::of(1, &key);
-        Self { secrets: BTreeMap::from([(first, Secret { key, urgent: false })]), active: first }
+        Self { secrets: BTreeMap::from([(first, Secret::new(key, false))]), active: first }
     }
 
     /// The epoch that is sent with.
@@ -96,23 +119,34 @@ impl Ring {
 
     /// Adds an epoch above all others, with a key from the operating system's generator; it is not sent with yet.
     /// `None` after 65,535 epochs.
-    pub fn add(&mut self, key: [u8; 32], urgent: bool) -> Option<Epoch> {
+    pub fn add(&mut self, key: [u8; 32], urgent: bool, maker: &Identity) -> Option<Epoch> {
         let epoch = Epoch::of(self.newest().number().checked_add(1)?, &key);
-        self.secrets.insert(epoch, Secret { key, urgent });
+        let mut secret = Secret { maker: maker.public_key(), ..Secret::new(key, urgent) };
+        secret.signature = maker.sign(&secret.signed_octets(epoch));
+        self.secrets.insert(epoch, secret);
         self.trim();
         Some(epoch)
     }
 
-    /// Takes over epochs of another member's ring that are missing here and not older than all of ours. `true` if
-    /// there were any.
-    pub fn merge(&mut self, other: &Self) -> bool {
+    /// Takes over epochs of another member's ring that are missing here, not older than all of ours, and made by
+    /// somebody who may: no member can plant a key that outlives it. `true` if there were any.
+    pub fn merge(&mut self, other: &Self, may_make: impl Fn(&[u8; 32]) -> bool) -> bool {
         let oldest = self.secrets.keys().next().copied();
         let before: Vec<Epoch> = self.epochs().collect();
-        for (epoch, secret) in other.secrets.iter().filter(|(epoch, _)| oldest.is_none_or(|o| **epoch > o)) {
-            self.secrets.entry(*epoch).or_insert_with(|| secret.clone());
+        let newer = other.secrets.iter().filter(|(epoch, _)| oldest.is_none_or(|oldest| **epoch > oldest));
+        for (epoch, secret) in newer.filter(|(epoch, _)| !before.contains(epoch)) {
+            if may_make(&secret.maker) && secret.is_signed(*epoch) {
+                self.secrets.insert(*epoch, secret.clone());
+            }
         }
         self.trim();
         !self.epochs().eq(before)
+    }
+
+    /// Who made the epochs.
+    #[must_use]
+    pub fn makers(&self) -> BTreeSet<NodeId> {
+        self.secrets.values().filter(|secret| secret.maker != [0; 32]).map(|s| node_id(&s.maker)).collect()
     }
 
     /// Sends with `epoch` from now on. `false` if its key is not here.
@@ -160,17 +194,19 @@ impl Ring {
     /// The ring as octets, for the state directory and for other members over a channel of two.
     ///
     /// ```text
-    /// active 4 | count 2 | count × (epoch 4 | urgent 1 | key 32)
+    /// active 4 | count 2 | count × (epoch 4 | urgent 1 | key 32 | maker 32 | signature 64)
     /// ```
     #[must_use]
     pub fn to_octets(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Zeroizing::new(Vec::with_capacity(6 + self.secrets.len() * 37));
+        let mut out = Zeroizing::new(Vec::with_capacity(6 + self.secrets.len() * 133));
         out.u32(self.active.0);
         out.u16(self.secrets.len() as u16);
         for (epoch, secret) in &self.secrets {
             out.u32(epoch.0);
             out.flag(secret.urgent);
             out.octets(&secret.key);
+            out.octets(&secret.maker);
+            out.octets(&secret.signature);
         }
         out
     }
@@ -183,7 +219,9 @@ impl Ring {
         let mut secrets = BTreeMap::new();
         for _ in 0..count.min(MAX_EPOCHS + 1) {
             let epoch = Epoch(reader.u32()?);
-            let secret = Secret { urgent: reader.flag()?, key: reader.array()? };
+            let urgent = reader.flag()?;
+            let (key, maker, signature) = (reader.array()?, reader.array()?, reader.array()?);
+            let secret = Secret { key, urgent, maker, signature };
             (epoch == Epoch::of(epoch.number(), &secret.key)).then_some(())?;
             secrets.insert(epoch, secret);
         }
@@ -209,27 +247,53 @@ mod tests {
         std::array::from_fn(|i| octet ^ i as u8)
     }
 
+    fn admin() -> Identity {
+        Identity::from_secret(&[5; 32])
+    }
+
+    fn anybody(_: &[u8; 32]) -> bool {
+        true
+    }
+
+    #[test]
+    fn a_key_that_no_admin_made_is_not_taken() {
+        let (mut ring, mut planted) = (Ring::found(key(1)), Ring::found(key(1)));
+        planted.add(key(2), false, &Identity::from_secret(&[6; 32]));
+        let may = |maker: &[u8; 32]| *maker == admin().public_key();
+        assert!(!ring.merge(&planted, may));
+        for secret in planted.secrets.values_mut() {
+            secret.maker = admin().public_key();
+        }
+        assert!(!ring.merge(&planted, may), "nor one that an admin did not sign");
+        let mut honest = Ring::found(key(1));
+        honest.add(key(2), true, &admin());
+        for secret in honest.secrets.values_mut() {
+            secret.urgent = false;
+        }
+        assert!(!ring.merge(&honest, may), "nor as something else than what it was made for");
+    }
+
     #[test]
     fn a_ring_survives_its_octets_and_nothing_else_is_one() {
         let mut ring = Ring::found(key(1));
-        ring.add(key(2), true);
+        ring.add(key(2), true, &admin());
         let octets = ring.to_octets();
         assert_eq!(Ring::from_octets(&octets), Some(ring));
         for at in 0..octets.len() {
             assert_eq!(Ring::from_octets(&octets[..at]), None);
         }
         let mut forged = octets.to_vec();
-        *forged.last_mut().expect("it has octets") ^= 1;
+        forged[11] ^= 1;
         assert_eq!(Ring::from_octets(&forged), None, "a key under another key's name");
     }
 
     #[test]
     fn two_keys_under_one_number_are_two_epochs_and_all_prefer_the_same() {
         let (mut a, mut b) = (Ring::found(key(1)), Ring::found(key(1)));
-        let (of_a, of_b) = (a.add(key(2), false), b.add(key(3), false));
+        let (of_a, of_b) = (a.add(key(2), false, &admin()), b.add(key(3), false, &admin()));
         assert_eq!(of_a.map(Epoch::number), of_b.map(Epoch::number));
         assert_ne!(of_a, of_b);
-        assert!(a.merge(&b) && b.merge(&a));
+        assert!(a.merge(&b, anybody) && b.merge(&a, anybody));
         assert_eq!(a, b);
         assert_eq!(Some(a.newest()), of_a.max(of_b));
     }
@@ -238,9 +302,9 @@ mod tests {
     fn retired_epochs_do_not_come_back_from_others() {
         let mut ring = Ring::found(key(1));
         let before = ring.clone();
-        let next = ring.add(key(2), false).expect("there is room");
+        let next = ring.add(key(2), false, &admin()).expect("there is room");
         assert!(ring.activate(next) && ring.retire_before(next));
-        assert!(!ring.merge(&before));
+        assert!(!ring.merge(&before, anybody));
         assert_eq!(ring.epochs().collect::<Vec<_>>(), [next]);
     }
 
@@ -249,7 +313,7 @@ mod tests {
         let mut ring = Ring::found(key(1));
         let first = ring.active();
         for octet in 2..100 {
-            ring.add(key(octet), false);
+            ring.add(key(octet), false, &admin());
         }
         assert_eq!(ring.epochs().count(), MAX_EPOCHS);
         assert!(ring.has(first));
@@ -271,16 +335,16 @@ mod tests {
             let of = |octets: &[u8]| {
                 let mut ring = Ring::found(key(0));
                 for octet in octets {
-                    ring.add([*octet; 32], false);
+                    ring.add([*octet; 32], false, &admin());
                 }
                 ring
             };
             let (a, b) = (of(&ours), of(&theirs));
             let (mut ab, mut ba) = (a.clone(), b.clone());
-            ab.merge(&b);
-            ba.merge(&a);
+            ab.merge(&b, anybody);
+            ba.merge(&a, anybody);
             prop_assert_eq!(&ab, &ba);
-            prop_assert!(!ab.merge(&b));
+            prop_assert!(!ab.merge(&b, anybody));
         }
 
         #[test]

@@ -413,7 +413,7 @@ fn unknown_epoch_of_a_member_asks_for_the_ring_and_of_a_stranger_does_not() {
         std::iter::from_fn(|| a.poll_event()).filter(|e| matches!(e, GossipEvent::RingNeeded { .. })).count()
     };
     let mut ring = b.ring().clone();
-    let next = ring.add(other_key(), false).expect("room");
+    let next = ring.add(other_key(), false, &Identity::from_secret(&[1; 32])).expect("room");
     b.set_ring(now, ring.clone());
     b.set_record(now, record_key("1"), vec![]).expect("room");
     exchange(now, &mut a, &mut b);
