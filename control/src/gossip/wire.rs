@@ -66,13 +66,14 @@ impl<'a> Reader<'a> {
         self.array().map(NodeId)
     }
 
+    /// An address that one host can be meant by, in its canonical form: no other form is another host's.
     pub(crate) fn addr(&mut self) -> Option<SocketAddr> {
         let ip = match self.u8()? {
             4 => IpAddr::from(self.array::<4>()?),
             6 => IpAddr::from(self.array::<16>()?),
             _ => return None,
         };
-        let addr = SocketAddr::new(ip, self.u16()?);
+        let addr = SocketAddr::new(ip.to_canonical(), self.u16()?);
         reachable(&addr).then_some(addr)
     }
 
@@ -131,7 +132,7 @@ impl Writer for Vec<u8> {
     }
 
     fn addr(&mut self, value: &SocketAddr) {
-        match value.ip() {
+        match value.ip().to_canonical() {
             IpAddr::V4(v4) => {
                 self.push(4);
                 self.extend_from_slice(&v4.octets());
@@ -142,5 +143,22 @@ impl Writer for Vec<u8> {
             }
         }
         Writer::u16(self, value.port());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_has_one_form_whichever_was_written() {
+        let plain = SocketAddr::from(([192, 0, 2, 1], 7946));
+        let mapped = "[::ffff:192.0.2.1]:7946".parse().expect("an address");
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        one.addr(&plain);
+        other.addr(&mapped);
+        assert_eq!(one, other);
+        let foreign = [&[6; 1][..], &[0; 10], &[0xff, 0xff, 192, 0, 2, 1], &7946_u16.to_be_bytes()].concat();
+        assert_eq!(Reader::new(&foreign).addr(), Some(plain));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use aws_lc_rs::aead::{Aad, LessSafeKey};
 
 use super::header::{HEADER_LEN, Header, associated, nonce};
-use super::sealer::QUEUES_MAX;
+use super::sealer::{Fingerprint, QUEUES_MAX};
 use super::{Key, ReceiveSession, Window};
 
 /// Most datagrams opened at once.
@@ -48,6 +48,11 @@ impl Opener {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Tells the session from all others after its key is gone.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.key.fingerprint(self.index)
     }
 
     pub(super) fn is(&self, session: &ReceiveSession) -> bool {

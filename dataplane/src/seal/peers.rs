@@ -13,7 +13,7 @@ use crate::segment::canonical;
 
 /// Receive sessions per peer: previous, current, next.
 const OPENERS_MAX: usize = 3;
-/// Send sessions remembered after they are gone: with a hundred peers, those of the last 20 minutes.
+/// Sessions of each direction remembered after they are gone: with a hundred peers, those of the last 20 minutes.
 const RETIRED_MAX: usize = 1024;
 
 /// Why nothing can be sealed for a peer.
@@ -136,6 +136,8 @@ pub struct Peers {
     queues: usize,
     /// Send sessions that are gone, newest first.
     retired: VecDeque<Fingerprint>,
+    /// Receive sessions that are gone, newest first.
+    closed: VecDeque<Fingerprint>,
 }
 
 impl Peers {
@@ -143,12 +145,13 @@ impl Peers {
     #[must_use]
     pub fn new(queues: usize, seed: u64) -> Self {
         let (by_vtep, by_index) = (HashMap::with_hasher(Mix(seed)), HashMap::with_hasher(Mix(seed)));
-        Self { by_vtep, by_index, queues, retired: VecDeque::new() }
+        Self { by_vtep, by_index, queues, retired: VecDeque::new(), closed: VecDeque::new() }
     }
 
     /// The peers after one of them was set. Sessions known by index and key, whoever's they were, keep their
-    /// counters and windows; a peer keeps what was counted for it. A send session that was gone and comes back
-    /// is ignored, because its counters are lost and would give nonces a second time.
+    /// counters and windows; a peer keeps what was counted for it. A session that was gone and comes back is
+    /// ignored: the counters of a send session are lost and would give nonces a second time, the windows of a
+    /// receive session are and would let in again what was let in before.
     #[must_use]
     pub fn with(&self, spec: PeerSpec) -> Self {
         let PeerSpec { vtep, send, receive } = spec;
@@ -187,8 +190,14 @@ impl Peers {
         self.by_index.retain(|_, (peer, _)| peer.vtep != vtep);
     }
 
-    /// Remembers the send session of a peer as it was before, unless somebody still has it.
+    /// Remembers the sessions of a peer as it was before, unless somebody still has them.
     fn retire(&mut self, before: Option<&Peer>) {
+        for opener in before.into_iter().flat_map(|peer| &peer.openers) {
+            if !self.openers().any(|other| Arc::ptr_eq(other, opener)) {
+                self.closed.truncate(RETIRED_MAX - 1);
+                self.closed.push_front(opener.fingerprint());
+            }
+        }
         let Some(sealer) = before.and_then(|peer| peer.sealer.as_ref()) else { return };
         let mut kept = self.by_vtep.values().filter_map(|peer| peer.sealer.as_ref());
         if !kept.any(|other| Arc::ptr_eq(other, sealer)) {
@@ -228,9 +237,16 @@ impl Peers {
     }
 
     fn opener_of(&self, session: ReceiveSession) -> Option<Arc<Opener>> {
-        match self.by_index.get(&session.index) {
-            Some((_, opener)) if opener.is(&session) => Some(Arc::clone(opener)),
-            _ => Opener::new(session).map(Arc::new),
+        match self.openers().find(|opener| opener.is(&session)) {
+            Some(opener) => Some(Arc::clone(opener)),
+            None => Opener::new(session)
+                .filter(|opener| !self.closed.contains(&opener.fingerprint()))
+                .map(Arc::new),
         }
+    }
+
+    /// The receive sessions of all peers.
+    fn openers(&self) -> impl Iterator<Item = &Arc<Opener>> {
+        self.by_vtep.values().flat_map(|peer| &peer.openers)
     }
 }

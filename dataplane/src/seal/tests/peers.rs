@@ -60,6 +60,27 @@ fn a_send_session_that_was_gone_never_comes_back() {
 }
 
 #[test]
+fn what_a_receive_session_let_in_is_not_let_in_again_when_it_comes_back() {
+    let vtep: SocketAddr = "192.0.2.2:4789".parse().expect("address");
+    let with = |peers: &Peers, receive: Vec<ReceiveSession>| {
+        peers.with(PeerSpec { vtep, send: Some(send_session()), receive })
+    };
+    let other = ReceiveSession { index: INDEX, key: Key::new([1; 32]) };
+    let peers = with(&Peers::new(1, 1), vec![receive_session()]);
+    let sealed = seal_for(&peers, vtep);
+    assert!(open(peers.session(INDEX).expect("known").1, &sealed).is_some());
+    for gone in [peers.without(vtep), with(&peers, Vec::new()), with(&peers, vec![other.clone()])] {
+        assert!(with(&gone, vec![receive_session()]).session(INDEX).is_none());
+        let fresh = ReceiveSession { index: INDEX, key: Key::new([2; 32]) };
+        assert!(with(&gone, vec![fresh]).session(INDEX).is_some());
+    }
+    let elsewhere = "192.0.2.3:4789".parse().expect("address");
+    let hidden = peers.with(PeerSpec { vtep: elsewhere, send: None, receive: vec![other] });
+    let back = with(&hidden, vec![receive_session()]);
+    assert_eq!(open(back.session(INDEX).expect("known").1, &sealed), None, "the window stays");
+}
+
+#[test]
 fn a_peer_is_counted_over_all_workers_and_its_changes() {
     let vtep: SocketAddr = "[::ffff:192.0.2.2]:4789".parse().expect("address");
     let spec = PeerSpec { vtep, send: Some(send_session()), receive: Vec::new() };
