@@ -1,6 +1,6 @@
 //! Encrypted networks: everything passes, nothing of it can be read or put in on the underlay.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -187,6 +187,23 @@ fn three_hosts_reach_each_other_at_once_and_again_after_an_agent_was_killed() {
     });
     rig.hosts.iter().for_each(|host| established(host, 2));
     all_reach();
+}
+
+#[test]
+fn a_host_with_a_new_underlay_address_is_sealed_for_again() {
+    needs_root!();
+    let rig = cluster(2);
+    let (a, b) = (&rig.hosts[0], &rig.hosts[1]);
+    let (web, db) = (a.sandbox("web", "blue", &[]), b.sandbox("db", "blue", &[]));
+    assert!(answers_soon(&web, db.ip4().into()));
+    b.stop();
+    let moved = Ipv4Addr::new(192, 0, 2, 99);
+    b.namespace.run(&format!("ip addr del {}/24 dev {UNDERLAY}", b.ip4));
+    b.namespace.run(&format!("ip addr add {moved}/24 dev {UNDERLAY}"));
+    b.start_command(&mut b.agent_command(moved.into()));
+    rig.meet(2);
+    until("the moved host answers", || answers_soon(&web, db.ip4().into()));
+    established(a, 1);
 }
 
 #[test]

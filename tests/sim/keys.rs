@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_control::admission::{AdmissionError, Answer, Errand, Question, Refusal, Welcome};
-use weft_control::cluster::ClusterError;
+use weft_control::api::NetworkCreate;
+use weft_control::cluster::{Attach, ClusterError};
 use weft_control::gossip::{Epoch, Ring};
 use weft_control::identity::Identity;
-use weft_control::model::NodeId;
+use weft_control::model::{NodeId, SandboxId};
 use weft_control::storage::{Memory, Storage as _};
 use weft_control::timestamp::UnixMillis;
 use weft_control::trust::{Papers, Revocation, Settings};
@@ -131,6 +132,42 @@ fn a_node_that_was_away_for_three_rotations_fetches_the_ring_from_who_it_remembe
     bench.run(Duration::from_secs(20));
     assert_eq!(bench.ring(2).active(), bench.ring(0).active());
     assert!(bench.net.nodes().all(|(_, node)| node.cluster.status().members_alive == 3));
+}
+
+#[test]
+fn packets_are_no_longer_sealed_for_a_revoked_node_and_still_for_the_others() {
+    let mut bench = Bench::new(3);
+    let options = [("encrypted".to_owned(), String::new())].into();
+    let request = NetworkCreate { name: "web".to_owned(), options, ..Default::default() };
+    let made = bench.net.with(addr(0), |node, now| node.cluster.create_network(now, request));
+    let network = made.expect("it runs").expect("created");
+    bench.run(Duration::from_secs(2));
+    for number in 0..3u8 {
+        let wish = Attach {
+            network,
+            sandbox: SandboxId([number; 16]),
+            name: format!("c{number}").parse().expect("a name"),
+            ip4: None,
+            ip6: None,
+            mac: None,
+            aliases: Vec::new(),
+        };
+        let asked = bench.net.with(addr(number.into()), |node, now| node.cluster.attach(now, wish).is_ok());
+        assert_eq!(asked, Some(true));
+    }
+    bench.run(Duration::from_secs(5));
+    let sealed = |bench: &Bench, from: usize, to: usize| {
+        let peers = &bench.net.node(addr(from)).expect("it runs").peers;
+        let peer = peers.values().find(|peer| peer.vtep.ip() == addr(to).ip());
+        peer.map(|peer| (peer.send.is_some(), peer.receive.len()))
+    };
+    assert!(sealed(&bench, 0, 2).is_some_and(|(sends, opens)| sends && opens > 0));
+    bench.revoke(2);
+    bench.run(Duration::from_secs(3));
+    for number in 0..2 {
+        assert_eq!(sealed(&bench, number, 2), None, "node {number}");
+        assert!(sealed(&bench, number, 1 - number).is_some_and(|(sends, opens)| sends && opens > 0));
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl Cluster {
         self.unheard.due = None;
         let mut tellers = std::mem::take(&mut self.unheard.origins);
         tellers.extend(origins);
+        tellers.retain(|teller| self.counts(now, *teller));
         let mut news = News::default();
         let wall = self.now_wall(now);
         tellers.iter().for_each(|&teller| self.unheard.prune(&self.gossip, teller));
@@ -187,12 +188,13 @@ impl Cluster {
                 view.grants.entry(place).or_default().insert(grant.id, grant);
             }
         }
-        let before = self.views.insert(origin, view).unwrap_or_default();
+        let before = self.views.insert(origin, view);
+        let (new, before) = (before.is_none(), before.unwrap_or_default());
         let view = &self.views[&origin];
         // Whoever takes a removed network for an existing one is told, however long ago it was removed.
         self.dirty.records.extend(view.mentions.symmetric_difference(&before.mentions).copied());
         self.dirty.segments.extend(view.differing(&before));
-        self.sealed.dirty |= (view.static_key, &view.memberships) != (before.static_key, &before.memberships);
+        self.sealed.dirty |= new || view.memberships != before.memberships;
         let places = view.grants.keys().chain(before.grants.keys()).copied();
         let changed = places.filter(|place| view.grants.get(place) != before.grants.get(place)).collect();
         let alive = self.gossip.member(origin).is_some_and(|member| member.state == MemberState::Alive);

@@ -411,3 +411,34 @@ fn sponsor_rank(id: NetworkId, node: NodeId) -> ([u8; 8], NodeId) {
     rank.copy_from_slice(&hash[..8]);
     (rank, node)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::model::{Name, SandboxId};
+
+    #[test]
+    fn addresses_of_another_nodes_endpoint_count_where_its_node_owns_them() {
+        let author = Identity::from_secret(&[1; 32]);
+        let creator = author.node_id();
+        let request = NetworkCreate { name: "web".to_owned(), ..Default::default() };
+        let wish = NetworkWish::parse(request).expect("valid");
+        let id = NetworkId([7; 16]);
+        let definition = wish.define(id, creator, UnixMillis(1), &[], &[]).expect("free");
+        let statement = state(&author, DEFINITION, &definition);
+        let network = Network::open(id, &statement, NodeId([9; 16])).expect("sound");
+        let name: Name = "c1".parse().expect("a name");
+        let counted = |node: NodeId, ips: &[&str]| {
+            let ips = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
+            let mac = "02:00:00:00:00:07".parse().expect("a MAC address");
+            let endpoint = Endpoint::new(mac, ips, SandboxId([1; 16]), name.clone(), Vec::new(), 0);
+            network.addresses_of(node, &endpoint).len()
+        };
+        assert_eq!(counted(creator, &["10.0.0.9"]), 1);
+        assert_eq!(counted(NodeId([3; 16]), &["10.0.0.9"]), 0, "another's range");
+        assert_eq!(counted(creator, &["10.0.0.1"]), 0, "the gateway");
+        assert_eq!(counted(creator, &["192.0.2.1"]), 0, "no subnet of the network");
+        assert_eq!(counted(creator, &["10.0.0.9", "10.0.0.1"]), 0, "not even the other one");
+    }
+}

@@ -7,7 +7,6 @@
 //! | `n` network | [`Membership`] | nodes with an endpoint in it |
 //! | `e` network endpoint | [`Endpoint`] | the endpoint's node |
 //! | `r` network pool chunk | [`Ranges`] | owners of ranges |
-//! | `s` | X25519 public key, 32 octets | every node |
 //!
 //! A statement carries its author's public key and signature, so that it can be handed on by others.
 
@@ -23,8 +22,6 @@ use crate::timestamp::UnixMillis;
 
 /// Octets of the statements in one record; a grant takes under 500.
 pub(super) const RANGES_OCTETS: usize = 3_500;
-/// Octets of an X25519 public key.
-pub(super) const STATIC_KEY_LEN: usize = 32;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,13 +31,11 @@ pub(super) enum Key {
     Membership(NetworkId),
     Endpoint(NetworkId, EndpointId),
     Ranges(NetworkId, u8, u16),
-    Static,
 }
 
 impl Key {
     pub(super) fn encode(self) -> Vec<u8> {
         let (kind, network) = match self {
-            Self::Static => return vec![b's'],
             Self::Definition(network) => (b'N', network),
             Self::Removal(network) => (b'X', network),
             Self::Membership(network) => (b'n', network),
@@ -55,7 +50,7 @@ impl Key {
                 octets.push(pool);
                 octets.extend(chunk.to_be_bytes());
             }
-            Self::Definition(_) | Self::Removal(_) | Self::Membership(_) | Self::Static => {}
+            Self::Definition(_) | Self::Removal(_) | Self::Membership(_) => {}
         }
         octets
     }
@@ -67,16 +62,13 @@ impl Key {
             | Self::Membership(network)
             | Self::Endpoint(network, _)
             | Self::Ranges(network, ..) => Some(network),
-            Self::Removal(_) | Self::Static => None,
+            Self::Removal(_) => None,
         }
     }
 
     /// `None` for kinds that a later version may have.
     pub(super) fn decode(octets: &[u8]) -> Option<Self> {
         let (&kind, rest) = octets.split_first()?;
-        if (kind, rest) == (b's', &[]) {
-            return Some(Self::Static);
-        }
         let (network, rest) = rest.split_first_chunk()?;
         let network = NetworkId(*network);
         match (kind, rest) {
@@ -242,7 +234,6 @@ mod tests {
             Key::Membership(network),
             Key::Endpoint(network, EndpointId([3; 16])),
             Key::Ranges(network, 1, 300),
-            Key::Static,
         ] {
             assert_eq!(Key::decode(&key.encode()), Some(key));
             let mut longer = key.encode();

@@ -8,10 +8,9 @@ use weft_dataplane::change::{Change, Event};
 use weft_dataplane::seal::{PeerSpec, PeerTotals};
 use zeroize::Zeroizing;
 
-use super::record::{Key, STATIC_KEY_LEN};
 use super::{Cluster, ClusterConfig, ClusterEvent};
 use crate::api;
-use crate::gossip::{Epoch, Gossip, Member, MemberState, RecordKey, Ring, Transmit, Via};
+use crate::gossip::{Epoch, Member, MemberState, Ring, Transmit, Via};
 use crate::identity::Identity;
 use crate::model::{NetworkId, NodeId};
 use crate::session::{Peer, RingRoots, SessionConfig, SessionEvent, SessionState, SessionView, Sessions};
@@ -149,8 +148,11 @@ impl Cluster {
     pub(super) fn derive_sessions(&mut self, now: Instant) {
         self.sealed.tell_ring(now, self.gossip.ring());
         if std::mem::take(&mut self.sealed.dirty) {
-            let peers: BTreeMap<NodeId, Peer> =
-                self.gossip.members().filter_map(|member| Some((member.id, self.peer(&member)?))).collect();
+            let peers: BTreeMap<NodeId, Peer> = self
+                .gossip
+                .members()
+                .filter_map(|member| Some((member.id, self.peer(now, &member)?)))
+                .collect();
             let mut wanted = self.sealed_with(now);
             wanted.retain(|id| peers.contains_key(id));
             self.sealed.tell(now, peers, wanted);
@@ -161,20 +163,29 @@ impl Cluster {
                 SessionEvent::Gone { vtep } => {
                     self.sealed.programmed.remove(&vtep).then_some(Change::RemovePeer(vtep))
                 }
-                // Gossip follows a member that moved, and asks for keys that it lacks.
-                SessionEvent::PeerMoved { .. } | SessionEvent::RingWanted { .. } => None,
+                SessionEvent::RingWanted { from, .. } => {
+                    if let Some(member) = self.gossip.member(from) {
+                        self.keys.keeper.missed(now, member.addr);
+                    }
+                    None
+                }
+                // Gossip follows a member that moved.
+                SessionEvent::PeerMoved { .. } => None,
             };
             self.events.extend(change.map(ClusterEvent::PeerChanged));
         }
     }
 
-    /// A member as sessions are made with it, once its static key is known.
-    fn peer(&self, member: &Member) -> Option<Peer> {
-        let there = member.id != self.me && member.state != MemberState::Left;
-        let static_public = self.views.get(&member.id).filter(|_| there)?.static_key?;
+    /// A member as sessions are made with it, while its certificate is good.
+    fn peer(&self, now: Instant, member: &Member) -> Option<Peer> {
+        let there = member.state != MemberState::Left && self.views.contains_key(&member.id);
+        if member.id == self.me || !there {
+            return None;
+        }
+        let paper = self.trust.registry.standing(self.trust_clock(now), member.id).ok()?;
         Some(Peer {
             id: member.id,
-            static_public,
+            static_public: paper.static_key,
             gossip: member.addr,
             vtep: member.vtep(),
             boot_epoch: member.boot_epoch,
@@ -195,18 +206,6 @@ impl Cluster {
         let (to, bytes) = self.sealed.sessions.poll_transmit()?;
         Some(Transmit { to, via: Via::Datagram, bytes })
     }
-}
-
-/// Publishes the static key that others make sessions with.
-pub(super) fn publish_static_key(gossip: &mut Gossip, identity: &Identity, now: Instant) {
-    if let Some(key) = RecordKey::new(&Key::Static.encode()) {
-        // An empty table has room for 32 octets.
-        let _ = gossip.set_record(now, key, identity.static_public().to_vec());
-    }
-}
-
-pub(super) fn static_key(body: &[u8]) -> Option<[u8; STATIC_KEY_LEN]> {
-    body.try_into().ok()
 }
 
 fn show(view: &SessionView, totals: Option<&PeerTotals>) -> api::Session {

@@ -17,7 +17,7 @@ use super::ledger::{self, Ledger};
 use super::networks::{Network, Removed};
 use super::papers::{Rooted, Trust};
 use super::record::{decode, encode};
-use super::sealed::{Sealed, publish_static_key};
+use super::sealed::Sealed;
 use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::identity::Identity;
@@ -76,8 +76,7 @@ impl Cluster {
             part(&seed, b"weft sessions 1"),
             now,
         );
-        let mut gossip = Gossip::new(gossip, Identity::from_secret(&identity.secret()), rng.random(), now);
-        publish_static_key(&mut gossip, &identity, now);
+        let gossip = Gossip::new(gossip, Identity::from_secret(&identity.secret()), rng.random(), now);
         let mut cluster = Self {
             me: identity.node_id(),
             gossip,

@@ -12,8 +12,6 @@ use crate::model::{EndpointId, NetworkId};
 /// One origin's records by network; what cannot be decoded is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// What sessions with it are made with.
-    pub(super) static_key: Option<[u8; record::STATIC_KEY_LEN]>,
     pub(super) memberships: BTreeMap<NetworkId, Vni>,
     pub(super) endpoints: BTreeMap<NetworkId, BTreeMap<EndpointId, Endpoint>>,
     /// Grants it publishes, by network and pool.
@@ -55,7 +53,6 @@ impl View {
                     let listed = ranges.into_iter().flat_map(|ranges| ranges.statements);
                     statements.extend(listed.map(|statement| ((network, pool), statement)));
                 }
-                Some(Key::Static) => view.static_key = super::sealed::static_key(body),
                 None => {}
             }
         }
