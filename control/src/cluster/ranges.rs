@@ -21,6 +21,8 @@ const SENDS: u8 = 3;
 const MAX_ANSWERED: usize = 256;
 /// Requests of this node under way.
 const MAX_FETCHES: usize = 256;
+/// Blocks that a node should have before it is asked for one in reserve.
+const PLENTY: u128 = 4;
 /// Rest before a reserve that could not be had is asked for again.
 const RESERVE_PAUSE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Most time a leaving node waits for its heir.
@@ -268,10 +270,19 @@ impl Cluster {
             }
         }
         for (key, amount) in wanted {
-            if !self.free_of_others(key).is_empty() && !self.fetches.contains_key(&key) {
+            if self.others_have_plenty(key, nodes) && !self.fetches.contains_key(&key) {
                 self.fetch(now, key, now + self.config.timing.patience, amount);
             }
         }
+    }
+
+    /// Whether somebody can give a block and has several left. Of a subnet that is nearly full nobody asks for more
+    /// than it needs, or the last addresses would go to and fro.
+    fn others_have_plenty(&self, key: FetchKey, nodes: usize) -> bool {
+        let state = self.networks.get(&key.network).and_then(|network| network.pools.get(key.pool));
+        let Some(state) = state else { return false };
+        let block = block_size(state.pool.space().automatic_count(), nodes);
+        self.free_of_others(key).values().any(|&free| free / PLENTY >= block)
     }
 
     /// Answers another node's request; ranges are lost durably before the answer.
