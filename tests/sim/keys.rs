@@ -12,7 +12,9 @@ use weft_control::identity::Identity;
 use weft_control::model::{NodeId, SandboxId};
 use weft_control::storage::{Memory, Storage as _};
 use weft_control::timestamp::UnixMillis;
-use weft_control::trust::{Papers, Revocation, Settings};
+use weft_control::trust::{
+    Chain, Link, NodeCertificate, Papers, Revocation, Role, Settings, Token, TokenTerms,
+};
 
 use crate::cluster::{FOUNDED, Node, node};
 use crate::network::{Network, addr};
@@ -98,6 +100,38 @@ impl Bench {
         let told = Welcome { chain: None, ring, makers, revocations: vec![revocation], peers };
         self.net.with(addr(0), |node, now| node.cluster.ring_fetched(now, Ok(told)));
     }
+}
+
+/// A node of that identity as the admin certifies it.
+fn certified(identity: &Identity, role: Role) -> Chain {
+    let papers = founder();
+    let token = Token::new(papers.root_hash(), [5; 16], &[]).key();
+    let terms = TokenTerms { role, max_uses: 0, life: Duration::from_secs(3600) };
+    let terms = papers.chain.certify_token(&papers.identity, token.public_key(), terms, FOUNDED);
+    let name = "x".parse().expect("a name");
+    let node = NodeCertificate::by_token(identity, name, &token, &terms.statement, FOUNDED);
+    let chain = papers.chain.extended(Link { token: Some(terms), node });
+    let node = chain.verify(&papers.root_hash(), FOUNDED, &()).expect("it holds to the root");
+    papers.chain.certify_again(&papers.identity, &node, FOUNDED)
+}
+
+#[test]
+fn certificates_are_renewed_for_known_nodes_only_and_never_for_more_than_they_had() {
+    let mut bench = Bench::new(2);
+    let mut ask =
+        |question| bench.net.with(addr(0), |node, now| node.cluster.admit(now, question)).expect("it runs");
+    let stranger = certified(&Identity::from_secret(&[9; 32]), Role::Node);
+    assert!(matches!(ask(Question::Renew(stranger)), Answer::Refused(Refusal::NotAccepted(_))));
+    for question in [Question::Renew, Question::Ring, Question::Admit] {
+        let own = certified(&founder().identity, Role::Node);
+        assert!(matches!(ask(question(own)), Answer::Refused(Refusal::Clash(_))), "the admin's own");
+    }
+    let mut secret = [1; 32];
+    secret[..8].copy_from_slice(&77u64.to_be_bytes());
+    let risen = certified(&Identity::from_secret(&secret), Role::Admin);
+    let Answer::Welcome(welcome) = ask(Question::Renew(risen)) else { panic!("a member is renewed") };
+    let renewed = welcome.chain.expect("a new chain");
+    assert_eq!(renewed.subject().expect("a node").role, Role::Node, "as it was");
 }
 
 #[test]

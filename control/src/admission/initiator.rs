@@ -3,7 +3,7 @@
 use snow::{HandshakeState, TransportState};
 use zeroize::Zeroizing;
 
-use super::message::{Answer, Ask, Hello, Join, Proof, Request, Terms, Welcome, decode, encode};
+use super::message::{Answer, Ask, Hello, Join, Member, Proof, Request, Terms, Welcome, decode, encode};
 use super::{AdmissionError, MAX_MESSAGE, PATTERN, PROLOGUE, TAG};
 use crate::identity::Identity;
 use crate::model::{Name, NodeId};
@@ -148,19 +148,16 @@ impl<'node> Initiator<'node> {
     }
 
     fn ask(&self, handshake: [u8; 32]) -> Ask {
+        let key = self.node.public_key();
+        let proof = Proof { handshake, key };
+        let by_node = Signed::new(proof.clone(), |octets| self.node.sign(octets));
         match &self.errand {
             Errand::Join { token, .. } => {
-                let key = self.node.public_key();
-                let proof = Proof { handshake, key };
-                Ask::Join(Join {
-                    token: token.id(),
-                    key,
-                    by_token: Signed::new(proof.clone(), |octets| token.sign(octets)),
-                    by_node: Signed::new(proof, |octets| self.node.sign(octets)),
-                })
+                let by_token = Signed::new(proof, |octets| token.sign(octets));
+                Ask::Join(Join { token: token.id(), key, by_token, by_node })
             }
-            Errand::Ring(chain) => Ask::Ring(chain.clone()),
-            Errand::Renew(chain) => Ask::Renew(chain.clone()),
+            Errand::Ring(chain) => Ask::Ring(Member { chain: chain.clone(), by_node }),
+            Errand::Renew(chain) => Ask::Renew(Member { chain: chain.clone(), by_node }),
         }
     }
 

@@ -29,8 +29,15 @@ pub(super) struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ask {
     Join(Join),
-    Ring(Chain),
-    Renew(Chain),
+    Ring(Member),
+    Renew(Member),
+}
+
+/// A member's chain, and the proof of its node's key, bound to this handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    pub(super) chain: Chain,
+    pub(super) by_node: Signed<Proof>,
 }
 
 /// Proof of a token and of a node's key, both bound to this handshake.

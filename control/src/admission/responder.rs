@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::initiator::{read_transport, write_handshake, write_transport};
 use super::message::{
-    Answer, Ask, Certificate, Hello, Join, Question, Refusal, Request, Terms, decode, encode,
+    Answer, Ask, Certificate, Hello, Join, Member, Question, Refusal, Request, Terms, decode, encode,
 };
 use super::{AdmissionError, PATTERN, PROLOGUE};
 use crate::identity::Identity;
@@ -105,8 +105,8 @@ impl Responder {
                 self.stage = Stage::Claimed(transport, Box::new(join), remote);
                 return Ok(Ok(Question::Token(token)));
             }
-            Ask::Ring(chain) => Question::Ring(held(chain, &remote)?),
-            Ask::Renew(chain) => Question::Renew(held(chain, &remote)?),
+            Ask::Ring(member) => Question::Ring(held(member, &remote, &hash)?),
+            Ask::Renew(member) => Question::Renew(held(member, &remote, &hash)?),
         };
         self.stage = Stage::Asked(transport);
         Ok(Ok(question))
@@ -154,10 +154,19 @@ impl Responder {
     }
 }
 
-/// A chain whose node handshakes with the key that it names.
-fn held(chain: Chain, remote: &[u8; 32]) -> Result<Chain, AdmissionError> {
+/// A chain whose node handshakes with the static key that it names, and signed that with the other one.
+pub(super) fn held(member: Member, remote: &[u8; 32], handshake: &[u8; 32]) -> Result<Chain, AdmissionError> {
+    let Member { chain, by_node } = member;
+    let proof = &by_node.statement;
     match chain.subject() {
-        Some(node) if node.static_key == *remote => Ok(chain),
+        Some(node)
+            if node.static_key == *remote
+                && proof.handshake == *handshake
+                && proof.key == node.key
+                && by_node.is_by(&node.key) =>
+        {
+            Ok(chain)
+        }
         _ => Err(AdmissionError::Garbled),
     }
 }

@@ -220,6 +220,23 @@ fn members_get_the_keys_again_and_strangers_with_their_certificate_do_not() {
 }
 
 #[test]
+fn a_member_proves_the_key_that_names_it_besides_the_one_it_handshakes_with() {
+    let mut member = Member::first(1);
+    let token = member.token(0, Role::Node);
+    let joiner = node(2);
+    let chain = run(&mut member, &joiner, errand(&token), NOW).outcome.expect("joined").chain;
+    let asked = |signer: &Identity, handshake| {
+        let proof = message::Proof { handshake, key: joiner.public_key() };
+        let by_node = crate::trust::Signed::new(proof, |octets| signer.sign(octets));
+        let member = message::Member { chain: chain.clone(), by_node };
+        responder::held(member, &joiner.static_public(), &[7; 32])
+    };
+    assert!(asked(&joiner, [7; 32]).is_ok());
+    assert_eq!(asked(&node(3), [7; 32]), Err(AdmissionError::Garbled), "another's signature");
+    assert_eq!(asked(&joiner, [8; 32]), Err(AdmissionError::Garbled), "of another handshake");
+}
+
+#[test]
 fn any_altered_message_ends_the_exchange() {
     let mut member = Member::first(1);
     let token = member.token(0, Role::Node);

@@ -81,6 +81,9 @@ impl Cluster {
         }
         for chain in certificates.iter().filter_map(|row| decode::<Chain>(row)).chain([own]) {
             let Some(id) = chain.subject().map(crate::trust::NodeCertificate::id) else { continue };
+            if id == self.me && chain != self.trust.papers.chain {
+                continue;
+            }
             // One that ended meanwhile, or was revoked, is of no use.
             let _ = self.trust.registry.hear_certificate(wall, id, chain);
         }
@@ -148,6 +151,10 @@ impl Cluster {
     }
 
     fn hear_chain_of(&mut self, wall: UnixMillis, origin: NodeId, chain: Chain) {
+        // What this node is it hears from nobody but who renews its certificate when asked.
+        if origin == self.me {
+            return;
+        }
         match self.trust.registry.hear_certificate(wall, origin, chain) {
             Ok(news) => self.trust.dirty |= news,
             Err(fault) => tracing::debug!(node = %origin, %fault, "a certificate does not count"),
@@ -250,11 +257,6 @@ impl Cluster {
 
     fn let_in(&mut self, now: Instant, chain: Chain) -> Result<Answer, Refusal> {
         let node = self.vouch(now, &chain)?;
-        if node.id == self.me {
-            return Err(Refusal::Clash(
-                "this node's identity is that of the node asked: a copy of its state".to_owned(),
-            ));
-        }
         let wall = self.trust_clock(now);
         let id = node.id;
         self.trust.registry.hear_certificate(wall, id, chain).map_err(|fault| not_accepted(&fault))?;
@@ -264,15 +266,22 @@ impl Cluster {
         Ok(self.welcome(None))
     }
 
-    /// Whether a chain is that of a member: known here, made by an admin, or by a token that still lets in.
+    /// Whether a chain is that of another member: known here, or made by admins and tokens that still let in.
     fn vouch(&self, now: Instant, chain: &Chain) -> Result<Verified, Refusal> {
         let wall = self.trust_clock(now);
         let registry = &self.trust.registry;
         let node = registry.verify(wall, chain).map_err(|fault| not_accepted(&fault))?;
-        let known = registry.chain(node.id).is_some_and(|known| known == chain);
-        let token = chain.links.last().and_then(|link| link.token.as_ref());
-        if let Some(token) = token.filter(|_| !known) {
-            // A certificate can be dated back by whoever holds an old token; whoever is unknown must come in time.
+        if node.id == self.me {
+            return Err(Refusal::Clash(
+                "this node's identity is that of the node asked: a copy of its state".to_owned(),
+            ));
+        }
+        if chain.links.last().is_some_and(|link| registry.knows(&link.node.statement)) {
+            return Ok(node);
+        }
+        // A certificate can be dated back by whoever holds an old token; whoever is unknown must come in time.
+        let unknown = chain.links.iter().filter(|link| !registry.knows(&link.node.statement));
+        for token in unknown.filter_map(|link| link.token.as_ref()) {
             let id = token.statement.id();
             registry.usable_token(wall, id).map_err(|refusal| refused(refusal, wall))?;
         }
@@ -285,6 +294,12 @@ impl Cluster {
         if self.role(wall) != Some(Role::Admin) {
             return Err(Refusal::NotAdmin);
         }
+        // As it is known here: who asks chooses neither its keys nor what it may do.
+        let known = self.trust.registry.standing(wall, node.id).ok();
+        let known = known.filter(|known| known.key == node.key && known.static_key == node.static_key);
+        let Some(node) = known.cloned() else {
+            return Err(Refusal::NotAccepted("its node is not known there yet".to_owned()));
+        };
         let renewed = self.trust.papers.chain.certify_again(&self.identity, &node, wall);
         let heard = self.trust.registry.hear_certificate(wall, node.id, renewed.clone());
         heard.map_err(|fault| not_accepted(&fault))?;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterId, NODE_LIFE, Signed, Statement, TokenId, TokenKey};
+use super::{ClusterId, NODE_LIFE, Signature, Signed, Statement, TokenId, TokenKey};
 use crate::identity::{Identity, node_id};
 use crate::model::{Name, NodeId};
 use crate::timestamp::UnixMillis;
@@ -91,6 +91,24 @@ impl TokenCertificate {
     }
 }
 
+/// Signed by a node itself: these two keys are mine. Nobody can have a certificate made for another's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyProof {
+    cluster: ClusterId,
+    key: [u8; 32],
+    static_key: [u8; 32],
+}
+
+impl Statement for KeyProof {
+    const LABEL: &'static [u8] = b"weft node proof 1";
+}
+
+/// The signature by which `node` holds both of its keys, for every certificate of it in this cluster.
+pub(super) fn prove_keys(cluster: ClusterId, node: &Identity) -> Signature {
+    let proof = KeyProof { cluster, key: node.public_key(), static_key: node.static_public() };
+    Signed::new(proof, |octets| node.sign(octets)).signature()
+}
+
 /// Signed by a token at joining or by an admin at renewal: this is a node of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCertificate {
@@ -100,6 +118,8 @@ pub struct NodeCertificate {
     pub key: [u8; 32],
     /// The node's static X25519 public key.
     pub static_key: [u8; 32],
+    /// The node's own signature over its keys, the same at every renewal.
+    pub proof: Signature,
     /// What the node was called when it joined.
     pub name: Option<Name>,
     /// What it may do.
@@ -130,6 +150,7 @@ impl NodeCertificate {
             cluster: terms.cluster,
             key: node.public_key(),
             static_key: node.static_public(),
+            proof: prove_keys(terms.cluster, node),
             name: Some(name),
             role: terms.role,
             issued: now,
@@ -137,6 +158,13 @@ impl NodeCertificate {
             token: Some(token.id()),
         };
         Signed::new(certificate, |octets| token.sign(octets))
+    }
+
+    /// Whether the holder of the key that it names signed for both keys.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let proof = KeyProof { cluster: self.cluster, key: self.key, static_key: self.static_key };
+        Signed::from_parts(proof, self.proof).is_by(&self.key)
     }
 
     /// The node.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdminCertificate, ClusterId, NODE_LIFE, NodeCertificate, Revocation, Role, RootHash, Signed, TOLERANCE,
-    TokenCertificate, TokenId, cluster_id, root_hash,
+    AdminCertificate, ClusterId, NODE_LIFE, NodeCertificate, Revocation, Role, RootHash, Signature, Signed,
+    TOLERANCE, TokenCertificate, TokenId, cluster_id, root_hash,
 };
 use crate::identity::{Identity, node_id};
 use crate::model::{Name, NodeId};
@@ -44,6 +44,8 @@ pub struct Verified {
     pub key: [u8; 32],
     /// Its static X25519 public key.
     pub static_key: [u8; 32],
+    /// Its own signature over its keys.
+    pub proof: Signature,
     /// What it was called when it joined.
     pub name: Option<Name>,
     /// What it may do.
@@ -92,6 +94,9 @@ pub enum ChainError {
     /// A signature is not that of whom it should be of.
     #[error("the signature under its {0} certificate is wrong")]
     Signature(&'static str),
+    /// Somebody else had it made for a key that is not theirs.
+    #[error("the holder of the key that it names did not sign for it")]
+    Unheld,
     /// Somebody certified more than they may.
     #[error("its certificate was made by somebody who may not")]
     Overreach,
@@ -167,6 +172,7 @@ impl Chain {
             cluster: self.cluster(),
             key: node.key,
             static_key: node.static_key,
+            proof: node.proof,
             name: node.name.clone(),
             role: node.role,
             issued: now,
@@ -237,6 +243,7 @@ impl Chain {
             id,
             key: node.key,
             static_key: node.static_key,
+            proof: node.proof,
             name: node.name.clone(),
             role: node.role,
             issued: node.issued,
@@ -293,6 +300,9 @@ impl Link {
         };
         if node.cluster != *cluster || !self.node.is_by(&signer) {
             return Err(ChainError::Signature("node"));
+        }
+        if !node.is_held() {
+            return Err(ChainError::Unheld);
         }
         Ok(Authority { key: node.key, until: node.not_after })
     }

@@ -33,7 +33,7 @@ pub use self::papers::{Papers, PapersError, Settings};
 pub use self::registry::{KnownToken, Registry, TokenRecord, TokenRefusal};
 pub use self::revocation::{MAX_REASON, Revocation, RevocationStatement};
 pub use self::root::{ClusterId, Root, RootHash, cluster_id, root_hash};
-pub use self::signed::{Signed, Statement};
+pub use self::signed::{Signature, Signed, Statement};
 pub use self::token::{InvalidToken, MAX_SEEDS, Token, TokenId, TokenKey};
 
 /// How far two clocks may be apart.

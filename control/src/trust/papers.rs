@@ -74,6 +74,7 @@ impl Papers {
             cluster: cluster_id(&root.public_key()),
             key: identity.public_key(),
             static_key: identity.static_public(),
+            proof: super::certificate::prove_keys(cluster_id(&root.public_key()), &identity),
             name: Some(settings.name.clone()),
             role: Role::Admin,
             issued: now,

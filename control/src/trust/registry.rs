@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::papers::{TOKEN_ROW, row};
 use super::{
-    Chain, ChainError, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE, TokenCertificate, TokenId,
+    Chain, ChainError, NodeCertificate, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE, TokenCertificate, TokenId,
     Verified, root_hash,
 };
 use crate::model::NodeId;
@@ -195,6 +195,14 @@ impl Registry {
             return Err(Some(ChainError::Expired { what: "node", not_after: verified.not_after, now }));
         }
         Ok(verified)
+    }
+
+    /// Whether a node with these keys is known and may do as much.
+    #[must_use]
+    pub fn knows(&self, node: &NodeCertificate) -> bool {
+        self.nodes.get(&node.id()).is_some_and(|Known { verified, .. }| {
+            verified.key == node.key && verified.static_key == node.static_key && node.role <= verified.role
+        })
     }
 
     /// A node's chain.

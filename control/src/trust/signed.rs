@@ -15,8 +15,11 @@ pub trait Statement: Serialize {
 pub struct Signed<T> {
     /// What is said.
     pub statement: T,
-    signature: [[u8; 32]; 2],
+    signature: Signature,
 }
+
+/// An Ed25519 signature in halves.
+pub type Signature = [[u8; 32]; 2];
 
 impl<T: Statement> Signed<T> {
     /// Has `statement` signed by `sign`, which is given the octets to sign.
@@ -27,6 +30,18 @@ impl<T: Statement> Signed<T> {
         signature[0].copy_from_slice(&whole[..32]);
         signature[1].copy_from_slice(&whole[32..]);
         Self { statement, signature }
+    }
+
+    /// A statement known otherwise, with its signature.
+    #[must_use]
+    pub fn from_parts(statement: T, signature: Signature) -> Self {
+        Self { statement, signature }
+    }
+
+    /// The signature alone.
+    #[must_use]
+    pub fn signature(&self) -> Signature {
+        self.signature
     }
 
     /// Whether the holder of `public_key` signed it.

@@ -97,6 +97,25 @@ fn plain_nodes_certify_nobody() {
 }
 
 #[test]
+fn nobody_has_a_certificate_made_for_the_key_of_another() {
+    let a = first();
+    let [b, thief] = [2, 3].map(|octet| Identity::from_secret(&[octet; 32]));
+    let token = Token::new(a.root_hash(), [9; 16], &[]).key();
+    let terms = TokenTerms { role: Role::Node, max_uses: 0, life: TOKEN_LIFE };
+    let certificate = a.chain.certify_token(&a.identity, token.public_key(), terms, NOW);
+    let name = "b".parse().expect("a name");
+    let own = NodeCertificate::by_token(&thief, name, &token, &certificate.statement, NOW).statement;
+    let genuine = joined((&a.identity, &a.chain), &b, Role::Node, NOW);
+    let proof = genuine.subject().expect("b").proof;
+    for proof in [own.proof, proof] {
+        let stolen = NodeCertificate { key: b.public_key(), proof, ..own.clone() };
+        let node = Signed::new(stolen, |octets| token.sign(octets));
+        let chain = a.chain.extended(Link { token: Some(certificate.clone()), node });
+        assert_eq!(chain.verify(&a.root_hash(), NOW, &()), Err(ChainError::Unheld));
+    }
+}
+
+#[test]
 fn certificates_end_and_clocks_may_differ_by_minutes_only() {
     let a = first();
     let b = Identity::from_secret(&[2; 32]);
