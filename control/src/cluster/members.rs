@@ -150,7 +150,8 @@ impl Cluster {
         }
         let name = self.name_of_node(id).parse().ok();
         let chain = self.trust.papers.chain.clone();
-        let revocation = Revocation::new(&self.identity, chain, id, name, reason, wall);
+        let spared = self.trust.registry.signed_by(id);
+        let revocation = Revocation::sparing(&self.identity, chain, id, name, (reason, &spared), wall);
         self.ledger.commit("revoke", vec![revocation.row()])?;
         self.hear_revocation(now, revocation);
         self.drain(now);

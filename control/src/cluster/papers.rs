@@ -73,12 +73,6 @@ impl Cluster {
         };
         let (revocations, certificates, tokens) = (rows(REVOCATION), rows(CERTIFICATE_ROW), rows(TOKEN));
         let own = self.trust.papers.chain.clone();
-        for revocation in revocations.iter().filter_map(|row| decode(row)) {
-            let _ = self.trust.registry.hear_revocation(revocation);
-        }
-        for node in self.trust.registry.revocations().map(Revocation::node) {
-            self.gossip.ban(now, node);
-        }
         for chain in certificates.iter().filter_map(|row| decode::<Chain>(row)).chain([own]) {
             let Some(id) = chain.subject().map(crate::trust::NodeCertificate::id) else { continue };
             if id == self.me && chain != self.trust.papers.chain {
@@ -86,6 +80,13 @@ impl Cluster {
             }
             // One that ended meanwhile, or was revoked, is of no use.
             let _ = self.trust.registry.hear_certificate(wall, id, chain);
+        }
+        // After the certificates: what was known before a revocation stands.
+        for revocation in revocations.iter().filter_map(|row| decode(row)) {
+            let _ = self.trust.registry.restore_revocation(revocation);
+        }
+        for node in self.trust.registry.revocations().map(Revocation::node) {
+            self.gossip.ban(now, node);
         }
         for token in tokens.iter().filter_map(|row| decode::<TokenRecord>(row)) {
             self.tell_token(now, token);
@@ -319,7 +320,9 @@ impl Cluster {
         let wall = self.now_wall(now);
         let own = self.trust.papers.chain.subject()?;
         let life = own.not_after.0.saturating_sub(own.issued.0);
-        if wall.0.saturating_add(life / 3) < own.not_after.0 {
+        let chain = &self.trust.papers.chain;
+        let orphaned = self.trust.registry.revocations().any(|revocation| chain.rests_on(revocation.node()));
+        if wall.0.saturating_add(life / 3) < own.not_after.0 && !orphaned {
             return None;
         }
         let certified = self.trust.registry.certificates().map(|(node, _)| node);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdminCertificate, ClusterId, NODE_LIFE, NodeCertificate, Revocation, Role, RootHash, Signature, Signed,
-    TOLERANCE, TokenCertificate, TokenId, cluster_id, root_hash,
+    AdminCertificate, ClusterId, MAX_TOKEN_LIFE, NODE_LIFE, NodeCertificate, Revocation, Role, RootHash,
+    Signature, Signed, TOLERANCE, TokenCertificate, TokenId, cluster_id, root_hash,
 };
 use crate::identity::{Identity, node_id};
 use crate::model::{Name, NodeId};
@@ -62,12 +62,19 @@ pub struct Verified {
 pub trait Revoked {
     /// The revocation of a node, if there is one.
     fn revocation(&self, node: NodeId) -> Option<&Revocation>;
+
+    /// Whether exactly this certificate was known before whoever stands above it was revoked.
+    fn held(&self, certificate: &Signed<NodeCertificate>) -> bool;
 }
 
 /// Nobody is revoked, as far as is known.
 impl Revoked for () {
     fn revocation(&self, _: NodeId) -> Option<&Revocation> {
         None
+    }
+
+    fn held(&self, _: &Signed<NodeCertificate>) -> bool {
+        false
     }
 }
 
@@ -78,7 +85,7 @@ pub struct TokenTerms {
     pub role: Role,
     /// How many nodes may join with it; 0 for any number.
     pub max_uses: u32,
-    /// How long it is good.
+    /// How long it is good; [`MAX_TOKEN_LIFE`] at most.
     pub life: Duration,
 }
 
@@ -160,7 +167,7 @@ impl Chain {
             role,
             max_uses,
             issued: now,
-            not_after: now.after(life),
+            not_after: now.after(life.min(MAX_TOKEN_LIFE)),
         };
         Signed::new(certificate, |octets| admin.sign(octets))
     }
@@ -182,6 +189,19 @@ impl Chain {
         self.extended(Link { token: None, node: Signed::new(certificate, |octets| admin.sign(octets)) })
     }
 
+    /// Certificates in it that rest on this node's signature.
+    pub(super) fn certified_by(&self, node: NodeId) -> impl Iterator<Item = &Signed<NodeCertificate>> {
+        let makers = self.links.iter().map(|link| link.node.statement.id());
+        let makers = [node_id(&self.admin.statement.key)].into_iter().chain(makers);
+        makers.zip(&self.links).filter(move |(maker, _)| *maker == node).map(|(_, link)| &link.node)
+    }
+
+    /// Whether the admin that made it a node is this one.
+    #[must_use]
+    pub fn rests_on(&self, admin: NodeId) -> bool {
+        self.certified_by(admin).any(|node| Some(&node.statement) == self.subject())
+    }
+
     /// The cluster it speaks of, verified or not.
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
@@ -196,7 +216,8 @@ impl Chain {
 
     /// Follows every signature to the root that `pinned` is the hash of.
     ///
-    /// `now` is the wall clock. An authority that was revoked still counts for what it certified before.
+    /// `now` is the wall clock. An authority that was revoked still counts for what it certified before, as far as that
+    /// was known before.
     ///
     /// # Errors
     /// The first reason found why the chain proves nothing.
@@ -261,17 +282,20 @@ struct Authority {
 
 impl Authority {
     /// Whether it could sign at that time.
-    fn stood(&self, at: UnixMillis, revoked: &impl Revoked) -> Result<(), ChainError> {
+    fn stood(&self, at: UnixMillis, for_whom: &Link, revoked: &impl Revoked) -> Result<(), ChainError> {
         if at > self.until.after(TOLERANCE) {
             return Err(ChainError::Overreach);
         }
-        match revoked.revocation(node_id(&self.key)) {
-            Some(revocation) if at > revocation.at() => Err(ChainError::Revoked(format!(
-                "the admin that certified it was revoked: {}",
-                revocation.words()
-            ))),
-            _ => Ok(()),
+        let Some(revocation) = revoked.revocation(node_id(&self.key)) else { return Ok(()) };
+        let node = &for_whom.node;
+        let dated = at <= revocation.at();
+        // What a revoked admin signs can be dated back.
+        if dated && (revocation.spares(&node.digest()) || revoked.held(node)) {
+            return Ok(());
         }
+        let unknown = if dated { ", and this certificate was not known here before" } else { "" };
+        let words = revocation.words();
+        Err(ChainError::Revoked(format!("the admin that certified it was {words}{unknown}")))
     }
 }
 
@@ -286,14 +310,14 @@ impl Link {
         let node = &self.node.statement;
         let signer = match &self.token {
             None => {
-                above.stood(node.issued, revoked)?;
+                above.stood(node.issued, self, revoked)?;
                 above.key
             }
             Some(token) => {
                 if token.statement.cluster != *cluster || !token.is_by(&above.key) {
                     return Err(ChainError::Signature("token"));
                 }
-                above.stood(token.statement.issued, revoked)?;
+                above.stood(token.statement.issued, self, revoked)?;
                 within(&token.statement, node)?;
                 token.statement.key
             }
@@ -312,7 +336,8 @@ impl Link {
 fn within(token: &TokenCertificate, node: &NodeCertificate) -> Result<(), ChainError> {
     let early = node.issued.after(TOLERANCE) < token.issued;
     let late = node.issued > token.not_after.after(TOLERANCE);
-    if early || late || node.role > token.role || node.token != Some(token.id()) {
+    let long = token.not_after > token.issued.after(MAX_TOKEN_LIFE);
+    if early || late || long || node.role > token.role || node.token != Some(token.id()) {
         return Err(ChainError::Overreach);
     }
     Ok(())

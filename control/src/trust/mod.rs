@@ -31,9 +31,9 @@ pub(crate) use self::papers::{
 };
 pub use self::papers::{Papers, PapersError, Settings};
 pub use self::registry::{KnownToken, Registry, TokenRecord, TokenRefusal};
-pub use self::revocation::{MAX_REASON, Revocation, RevocationStatement};
+pub use self::revocation::{MAX_REASON, MAX_SPARED, Revocation, RevocationStatement};
 pub use self::root::{ClusterId, Root, RootHash, cluster_id, root_hash};
-pub use self::signed::{Signature, Signed, Statement};
+pub use self::signed::{Digest, Signature, Signed, Statement};
 pub use self::token::{InvalidToken, MAX_SEEDS, Token, TokenId, TokenKey};
 
 /// How far two clocks may be apart.
@@ -42,5 +42,7 @@ pub const TOLERANCE: Duration = Duration::from_secs(10 * 60);
 pub const NODE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long the certificate of the first admin is good: nobody but the root can make it anew.
 pub const ADMIN_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// Longest a token is good.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a token is good where nothing else is asked for.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::papers::{TOKEN_ROW, row};
 use super::{
-    Chain, ChainError, NodeCertificate, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE, TokenCertificate, TokenId,
-    Verified, root_hash,
+    Chain, ChainError, Digest, NodeCertificate, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE,
+    TokenCertificate, TokenId, Verified, root_hash,
 };
 use crate::model::NodeId;
 use crate::storage::Write;
@@ -82,6 +82,23 @@ impl Revoked for Registry {
     fn revocation(&self, node: NodeId) -> Option<&Revocation> {
         self.revocations.get(&node)
     }
+
+    fn held(&self, certificate: &Signed<NodeCertificate>) -> bool {
+        self.nodes.values().any(|known| known.chain.links.iter().any(|link| link.node == *certificate))
+    }
+}
+
+/// Revocations as they bear on what is known already.
+struct Before<'a>(&'a BTreeMap<NodeId, Revocation>);
+
+impl Revoked for Before<'_> {
+    fn revocation(&self, node: NodeId) -> Option<&Revocation> {
+        self.0.get(&node)
+    }
+
+    fn held(&self, _: &Signed<NodeCertificate>) -> bool {
+        true
+    }
 }
 
 impl Registry {
@@ -134,11 +151,24 @@ impl Registry {
     /// afterwards are dropped.
     ///
     /// # Errors
-    /// No admin signed it.
+    /// No admin signed it, or one that was revoked, which can date it back.
     pub fn hear_revocation(&mut self, revocation: Revocation) -> Result<bool, ChainError> {
         if self.revocations.get(&revocation.node()) == Some(&revocation) {
             return Ok(false);
         }
+        if let Some(maker) = self.revocations.get(&revocation.maker())
+            && (revocation.at() > maker.at() || !maker.spares(&revocation.digest()))
+        {
+            return Err(ChainError::Revoked(format!("the admin that signed it was {}", maker.words())));
+        }
+        self.restore_revocation(revocation)
+    }
+
+    /// Takes in a revocation that this node knew before it was started; else as [`Registry::hear_revocation`].
+    ///
+    /// # Errors
+    /// No admin signed it.
+    pub fn restore_revocation(&mut self, revocation: Revocation) -> Result<bool, ChainError> {
         revocation.verify(&self.pinned)?;
         let known = self.revocations.get(&revocation.node());
         let news = match known {
@@ -147,9 +177,9 @@ impl Registry {
         };
         if news {
             self.revocations.insert(revocation.node(), revocation);
-            let mut nodes = std::mem::take(&mut self.nodes);
-            nodes.retain(|_, known| self.verify(known.verified.issued, &known.chain).is_ok());
-            self.nodes = nodes;
+            let (pinned, before) = (self.pinned, Before(&self.revocations));
+            let stands = |known: &Known| known.chain.verify(&pinned, known.verified.issued, &before).is_ok();
+            self.nodes.retain(|_, known| stands(known));
         }
         Ok(news)
     }
@@ -209,6 +239,18 @@ impl Registry {
     #[must_use]
     pub fn chain(&self, node: NodeId) -> Option<&Chain> {
         self.nodes.get(&node).map(|known| &known.chain)
+    }
+
+    /// Digests of everything known here that a node signed: certificates of nodes, revocations.
+    #[must_use]
+    pub fn signed_by(&self, node: NodeId) -> Vec<Digest> {
+        let revocations = self.revocations().filter(|revocation| revocation.maker() == node);
+        let mut signed: Vec<Digest> = revocations.map(Revocation::digest).collect();
+        let chains = self.nodes.values().map(|known| &known.chain);
+        signed.extend(chains.flat_map(|chain| chain.certified_by(node)).map(Signed::digest));
+        signed.sort_unstable();
+        signed.dedup();
+        signed
     }
 
     /// Every certificate known, in force or not.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::papers::{REVOCATION_ROW, row};
-use super::{Chain, ChainError, ClusterId, Role, RootHash, Signed, Statement};
+use super::{Chain, ChainError, ClusterId, Digest, Role, RootHash, Signed, Statement};
 use crate::identity::{Identity, node_id};
 use crate::model::{Name, NodeId};
 use crate::storage::Write;
@@ -11,6 +11,8 @@ use crate::timestamp::UnixMillis;
 
 /// Longest reason, octets.
 pub const MAX_REASON: usize = 200;
+/// Most that a revocation lists of what the revoked node signed.
+pub const MAX_SPARED: usize = 64;
 
 /// What an admin signs to revoke a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct RevocationStatement {
     pub at: UnixMillis,
     /// The admin's Ed25519 public key.
     pub by: [u8; 32],
+    /// What the revoked node had signed by then and stands: digests of node certificates and of revocations, at most
+    /// [`MAX_SPARED`]. Everything else that it signs counts only where it was known before, for it can be dated back.
+    pub spared: Vec<Digest>,
 }
 
 impl Statement for RevocationStatement {
@@ -51,10 +56,24 @@ impl Revocation {
         reason: &str,
         at: UnixMillis,
     ) -> Self {
+        Self::sparing(admin, chain, node, name, (reason, &[]), at)
+    }
+
+    /// As [`Revocation::new`], with what the revoked node signed and stands; at most [`MAX_SPARED`] are taken.
+    #[must_use]
+    pub fn sparing(
+        admin: &Identity,
+        chain: Chain,
+        node: NodeId,
+        name: Option<Name>,
+        (reason, spared): (&str, &[Digest]),
+        at: UnixMillis,
+    ) -> Self {
+        let spared = spared.iter().take(MAX_SPARED).copied().collect();
         let end = (0..=MAX_REASON.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
         let reason = reason[..end.unwrap_or_default()].to_owned();
-        let statement =
-            RevocationStatement { cluster: chain.cluster(), node, name, reason, at, by: admin.public_key() };
+        let (cluster, by) = (chain.cluster(), admin.public_key());
+        let statement = RevocationStatement { cluster, node, name, reason, at, by, spared };
         Self { signed: Signed::new(statement, |octets| admin.sign(octets)), chain }
     }
 
@@ -70,10 +89,23 @@ impl Revocation {
         {
             return Err(ChainError::Overreach);
         }
-        if !self.signed.is_by(&admin.key) || statement.reason.len() > MAX_REASON {
+        let sized = statement.reason.len() <= MAX_REASON && statement.spared.len() <= MAX_SPARED;
+        if !self.signed.is_by(&admin.key) || !sized {
             return Err(ChainError::Signature("revocation"));
         }
         Ok(())
+    }
+
+    /// What names it exactly.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.signed.digest()
+    }
+
+    /// Whether something that the revoked node signed stands.
+    #[must_use]
+    pub fn spares(&self, signed: &Digest) -> bool {
+        self.signed.statement.spared.contains(signed)
     }
 
     /// The row that everybody keeps it in.
@@ -110,6 +142,12 @@ impl Revocation {
     #[must_use]
     pub fn is_by(&self, admin: &[u8; 32]) -> bool {
         self.signed.statement.by == *admin
+    }
+
+    /// The admin that made it.
+    #[must_use]
+    pub fn maker(&self) -> NodeId {
+        node_id(&self.signed.statement.by)
     }
 
     /// Who revoked it: the admin's name if it has one, else its id.

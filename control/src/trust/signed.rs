@@ -1,6 +1,7 @@
 //! A statement and the signature under it.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::identity::verify;
 
@@ -17,6 +18,9 @@ pub struct Signed<T> {
     pub statement: T,
     signature: Signature,
 }
+
+/// Public name of something signed: SHA-256 of label, statement and signature, cut to 16 octets.
+pub type Digest = [u8; 16];
 
 /// An Ed25519 signature in halves.
 pub type Signature = [[u8; 32]; 2];
@@ -42,6 +46,16 @@ impl<T: Statement> Signed<T> {
     #[must_use]
     pub fn signature(&self) -> Signature {
         self.signature
+    }
+
+    /// What names exactly this statement under exactly this signature.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let signed = Sha256::new().chain_update(octets(&self.statement));
+        let whole = signed.chain_update(self.signature.as_flattened()).finalize();
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&whole[..16]);
+        digest
     }
 
     /// Whether the holder of `public_key` signed it.

@@ -43,6 +43,10 @@ impl Revoked for Book {
     fn revocation(&self, node: NodeId) -> Option<&Revocation> {
         self.0.get(&node)
     }
+
+    fn held(&self, _: &Signed<NodeCertificate>) -> bool {
+        false
+    }
 }
 
 #[test]
@@ -151,14 +155,67 @@ fn revocation_is_an_admins_word_and_names_who_and_why() {
 }
 
 #[test]
+fn what_a_revoked_admin_dates_back_counts_for_nothing_but_what_was_known_stands() {
+    let a = first();
+    let [b, c, d, e] = [2, 3, 4, 5].map(|octet| Identity::from_secret(&[octet; 32]));
+    let admin = joined((&a.identity, &a.chain), &b, Role::Admin, NOW);
+    let [known, spared, new] = [&c, &d, &e].map(|node| joined((&b, &admin), node, Role::Node, NOW));
+    let mut registry = Registry::new(&a.chain.root);
+    for (node, chain) in [(&a.identity, &a.chain), (&b, &admin), (&c, &known)] {
+        assert!(registry.hear_certificate(NOW, node.node_id(), chain.clone()).expect("sound"));
+    }
+    let other = Registry::clone(&registry);
+    let mut told = Registry::new(&a.chain.root);
+    told.hear_certificate(NOW, d.node_id(), spared.clone()).expect("sound");
+    let list = told.signed_by(b.node_id());
+    let at = NOW.after(HOUR);
+    let by_a = |reason, list| {
+        let (node, chain) = (b.node_id(), a.chain.clone());
+        Revocation::sparing(&a.identity, chain, node, None, (reason, list), at)
+    };
+    assert!(registry.hear_revocation(by_a("sold", &list)).expect("an admin's"));
+    assert!(registry.chain(c.node_id()).is_some(), "known before");
+    registry.hear_certificate(at, d.node_id(), spared).expect("in the list");
+    let words = registry.hear_certificate(at, e.node_id(), new).expect_err("dated back").to_string();
+    assert!(words.contains("revoked by a") && words.contains("not known here before"), "{words}");
+    let revoking = Revocation::new(&b, admin, c.node_id(), None, "revenge", NOW);
+    assert!(matches!(registry.hear_revocation(revoking.clone()), Err(ChainError::Revoked(_))));
+    let mut heard = other;
+    assert!(heard.hear_revocation(revoking.clone()).expect("an admin's still"));
+    let list = heard.signed_by(b.node_id());
+    assert!(registry.revocations().all(|revocation| !revocation.spares(&revoking.digest())));
+    let mut newcomer = Registry::new(&a.chain.root);
+    assert!(newcomer.hear_revocation(by_a("", &list)).expect("an admin's"));
+    assert!(newcomer.hear_revocation(revoking).expect("in the list"));
+}
+
+#[test]
+fn no_token_is_good_for_more_than_thirty_days() {
+    let a = first();
+    let token = Token::new(a.root_hash(), [9; 16], &[]).key();
+    let life = MAX_TOKEN_LIFE + HOUR;
+    let terms = TokenTerms { role: Role::Node, max_uses: 0, life };
+    let certificate = a.chain.certify_token(&a.identity, token.public_key(), terms, NOW);
+    assert_eq!(certificate.statement.not_after, NOW.after(MAX_TOKEN_LIFE), "cut");
+    let long = TokenCertificate { not_after: NOW.after(life), ..certificate.statement };
+    let long = Signed::new(long, |octets| a.identity.sign(octets));
+    let b = Identity::from_secret(&[2; 32]);
+    let node = NodeCertificate::by_token(&b, "b".parse().expect("a name"), &token, &long.statement, NOW);
+    let chain = a.chain.extended(Link { token: Some(long), node });
+    assert_eq!(chain.verify(&a.root_hash(), NOW, &()), Err(ChainError::Overreach));
+}
+
+#[test]
 fn a_revoked_admin_certifies_nobody_after_that() {
     let a = first();
     let [b, c] = [2, 3].map(|octet| Identity::from_secret(&[octet; 32]));
     let admin = joined((&a.identity, &a.chain), &b, Role::Admin, NOW);
     let at = NOW.after(HOUR);
-    let revocation = Revocation::new(&a.identity, a.chain.clone(), b.node_id(), None, "", at);
-    let book = Book(BTreeMap::from([(b.node_id(), revocation)]));
     let before = joined((&b, &admin), &c, Role::Node, NOW);
+    let spared = [before.links.last().expect("c").node.digest()];
+    let (node, chain) = (b.node_id(), a.chain.clone());
+    let revocation = Revocation::sparing(&a.identity, chain, node, None, ("", &spared), at);
+    let book = Book(BTreeMap::from([(b.node_id(), revocation)]));
     assert!(before.verify(&a.root_hash(), at, &book).is_ok());
     let after = joined((&b, &admin), &c, Role::Node, at.after(HOUR));
     assert!(matches!(after.verify(&a.root_hash(), at.after(HOUR), &book), Err(ChainError::Revoked(_))));
