@@ -156,7 +156,7 @@ impl Cluster {
         if origin == self.me {
             return;
         }
-        match self.trust.registry.hear_certificate(wall, origin, chain) {
+        match self.trust.registry.hear_of_node(wall, origin, chain) {
             Ok(news) => self.trust.dirty |= news,
             Err(fault) => tracing::debug!(node = %origin, %fault, "a certificate does not count"),
         }
@@ -185,6 +185,9 @@ impl Cluster {
                 self.trust.dirty = true;
                 self.keep_papers();
                 self.tell_revocations(now);
+                if let Some(token) = self.trust.registry.burnt_token(node).filter(|_| by_us) {
+                    self.close_token(now, token);
+                }
                 self.shut_out(now, node, by_us);
             }
             Ok(false) => {}
@@ -198,6 +201,18 @@ impl Cluster {
             self.member_changed(node);
             self.views.remove(&node);
         }
+    }
+
+    /// Takes back the token of a node that was revoked, for those too who never knew the node.
+    fn close_token(&mut self, now: Instant, id: TokenId) {
+        let known = self.trust.registry.tokens().find(|(known, _)| *known == id);
+        let open = known.filter(|(_, token)| token.revoked.is_none());
+        let Some(certificate) = open.map(|(_, token)| token.certificate.clone()) else { return };
+        let record = TokenRecord { certificate, revoked: Some(self.trust_clock(now)) };
+        if let Err(error) = self.ledger.commit("token", vec![record.row()]) {
+            tracing::warn!(%error, "that a token was taken back is not written down");
+        }
+        self.tell_token(now, record);
     }
 
     /// Publishes revocations that are this node's to publish.

@@ -128,6 +128,9 @@ pub enum ChainError {
         /// The time here.
         now: UnixMillis,
     },
+    /// The token that it was made with was taken back, or used up.
+    #[error("its join token had been taken back or used up")]
+    Closed,
     /// The node was revoked.
     #[error("{0}")]
     Revoked(String),

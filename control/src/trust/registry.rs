@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::papers::{TOKEN_ROW, row};
 use super::{
-    Chain, ChainError, Digest, NodeCertificate, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE,
+    Chain, ChainError, Digest, Link, NodeCertificate, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE,
     TokenCertificate, TokenId, Verified, root_hash,
 };
 use crate::model::NodeId;
@@ -70,6 +70,8 @@ pub struct Registry {
     nodes: BTreeMap<NodeId, Known>,
     revocations: BTreeMap<NodeId, Revocation>,
     tokens: BTreeMap<TokenId, KnownToken>,
+    /// Tokens that revoked nodes had joined with.
+    burnt: BTreeMap<NodeId, TokenId>,
 }
 
 #[derive(Debug, Clone)]
@@ -110,6 +112,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             revocations: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            burnt: BTreeMap::new(),
         }
     }
 
@@ -137,6 +140,27 @@ impl Registry {
             self.nodes.insert(node, Known { chain, verified });
         }
         Ok(better && room)
+    }
+
+    /// As [`Registry::hear_certificate`], of a node that others let in: a token that was taken back before, or used as
+    /// often as it may be, lets in nobody who is not known.
+    ///
+    /// # Errors
+    /// Such a token, or as there.
+    pub fn hear_of_node(&mut self, now: UnixMillis, node: NodeId, chain: Chain) -> Result<bool, ChainError> {
+        let unknown = chain.links.iter().filter(|link| !self.knows(&link.node.statement));
+        if unknown.filter(|link| !self.could_join(link)).count() > 0 {
+            return Err(ChainError::Closed);
+        }
+        self.hear_certificate(now, node, chain)
+    }
+
+    /// Whether a node could join as this link says, as far as is known here of its token.
+    fn could_join(&self, link: &Link) -> bool {
+        let Some(Signed { statement: terms, .. }) = &link.token else { return true };
+        let revoked = self.tokens.get(&terms.id()).and_then(|token| token.revoked);
+        let in_time = revoked.is_none_or(|revoked| link.node.statement.issued <= revoked);
+        in_time && (terms.max_uses == 0 || self.uses(terms.id()) < terms.max_uses as usize)
     }
 
     /// Traces a chain to the root with what is known of revocations.
@@ -176,7 +200,10 @@ impl Registry {
             None => self.revocations.len() < MAX_REVOCATIONS,
         };
         if news {
-            self.revocations.insert(revocation.node(), revocation);
+            let node = revocation.node();
+            let token = self.nodes.get(&node).and_then(|known| known.verified.token);
+            self.burnt.extend(token.map(|token| (node, token)));
+            self.revocations.insert(node, revocation);
             let (pinned, before) = (self.pinned, Before(&self.revocations));
             let stands = |known: &Known| known.chain.verify(&pinned, known.verified.issued, &before).is_ok();
             self.nodes.retain(|_, known| stands(known));
@@ -268,10 +295,22 @@ impl Registry {
         self.tokens.iter().map(|(id, token)| (*id, token))
     }
 
-    /// How many nodes are known to have joined with a token.
+    /// The token that a revoked node had joined with.
+    #[must_use]
+    pub fn burnt_token(&self, node: NodeId) -> Option<TokenId> {
+        self.burnt.get(&node).copied()
+    }
+
+    /// How many nodes are known to have joined with a token, those that were revoked since with them.
     #[must_use]
     pub fn uses(&self, token: TokenId) -> usize {
-        self.nodes.values().filter(|known| known.verified.token == Some(token)).count()
+        let nodes = self.nodes.values().filter(|known| known.verified.token == Some(token));
+        nodes.count() + self.burnt.values().filter(|burnt| **burnt == token).count()
+    }
+
+    /// Whether a node that joined with a token was revoked: who has the node may have the token too.
+    fn is_burnt(&self, token: TokenId) -> bool {
+        self.burnt.values().any(|burnt| *burnt == token)
     }
 
     /// A token that lets somebody in now.
@@ -283,7 +322,7 @@ impl Registry {
         let terms = &token.certificate.statement;
         let uses = u32::try_from(self.uses(id)).unwrap_or(u32::MAX);
         match () {
-            () if token.revoked.is_some() => Err(TokenRefusal::Revoked),
+            () if token.revoked.is_some() || self.is_burnt(id) => Err(TokenRefusal::Revoked),
             () if now > terms.not_after => Err(TokenRefusal::Expired(terms.not_after)),
             () if terms.issued > now.after(TOLERANCE) => Err(TokenRefusal::Unknown),
             () if terms.max_uses > 0 && uses >= terms.max_uses => Err(TokenRefusal::Spent(terms.max_uses)),

@@ -190,6 +190,38 @@ fn what_a_revoked_admin_dates_back_counts_for_nothing_but_what_was_known_stands(
 }
 
 #[test]
+fn a_revoked_node_takes_its_token_with_it_and_closed_tokens_bring_in_nobody_unheard_of() {
+    let a = first();
+    let [b, c, d] = [2, 3, 4].map(|octet| Identity::from_secret(&[octet; 32]));
+    let token = Token::new(a.root_hash(), [9; 16], &[]).key();
+    let terms = TokenTerms { role: Role::Node, max_uses: 2, life: TOKEN_LIFE };
+    let certificate = a.chain.certify_token(&a.identity, token.public_key(), terms, NOW);
+    let by_token = |node: &Identity, now| {
+        let name = "b".parse().expect("a name");
+        let node = NodeCertificate::by_token(node, name, &token, &certificate.statement, now);
+        a.chain.extended(Link { token: Some(certificate.clone()), node })
+    };
+    let mut registry = Registry::new(&a.chain.root);
+    registry.hear_certificate(NOW, a.identity.node_id(), a.chain.clone()).expect("sound");
+    let record = TokenRecord { certificate: certificate.clone(), revoked: None };
+    assert!(registry.hear_token(NOW, a.identity.node_id(), record.clone()));
+    let mut other = registry.clone();
+    assert!(registry.hear_of_node(NOW, b.node_id(), by_token(&b, NOW)).expect("the first use"));
+    let revocation = Revocation::new(&a.identity, a.chain.clone(), b.node_id(), None, "", NOW);
+    assert!(registry.hear_revocation(revocation).expect("an admin's"));
+    assert_eq!(registry.uses(token.id()), 1, "revoked nodes count");
+    assert_eq!(registry.usable_token(NOW, token.id()), Err(TokenRefusal::Revoked));
+    assert!(registry.hear_of_node(NOW, c.node_id(), by_token(&c, NOW)).expect("the second use"));
+    assert_eq!(registry.hear_of_node(NOW, d.node_id(), by_token(&d, NOW)), Err(ChainError::Closed));
+    assert!(!registry.hear_of_node(NOW, c.node_id(), by_token(&c, NOW)).expect("known already"));
+    let revoked = Some(NOW.after(HOUR));
+    assert!(other.hear_token(NOW, a.identity.node_id(), TokenRecord { revoked, ..record }));
+    let late = NOW.after(HOUR * 2);
+    assert_eq!(other.hear_of_node(late, c.node_id(), by_token(&c, late)), Err(ChainError::Closed));
+    assert!(other.hear_of_node(late, c.node_id(), by_token(&c, NOW)).expect("in time"));
+}
+
+#[test]
 fn no_token_is_good_for_more_than_thirty_days() {
     let a = first();
     let token = Token::new(a.root_hash(), [9; 16], &[]).key();
