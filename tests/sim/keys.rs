@@ -68,10 +68,13 @@ impl Bench {
         }
     }
 
-    fn ask(&mut self, at: SocketAddr, to: SocketAddr) -> Option<Result<Welcome, AdmissionError>> {
+    fn ask(&mut self, at: SocketAddr, to: SocketAddr) -> Option<Result<(NodeId, Welcome), AdmissionError>> {
         let Errand::Ring(chain) = self.net.node(at)?.cluster.ring_errand().1 else { return None };
-        match self.net.with(to, |node, now| node.cluster.admit(now, Question::Ring(chain)))? {
-            Answer::Welcome(welcome) => Some(Ok(*welcome)),
+        let asked =
+            |node: &mut Node, now| (node.cluster.node_id(), node.cluster.admit(now, Question::Ring(chain)));
+        let (member, answer) = self.net.with(to, asked)?;
+        match answer {
+            Answer::Welcome(welcome) => Some(Ok((member, *welcome))),
             Answer::Refused(refusal) => Some(Err(AdmissionError::Refused(refusal))),
             Answer::Terms(_) => None,
         }
@@ -98,7 +101,8 @@ impl Bench {
         let ring = self.ring(0).clone();
         let (makers, peers) = (Vec::new(), Vec::new());
         let told = Welcome { chain: None, ring, makers, revocations: vec![revocation], peers };
-        self.net.with(addr(0), |node, now| node.cluster.ring_fetched(now, Ok(told)));
+        let member = founder().identity.node_id();
+        self.net.with(addr(0), |node, now| node.cluster.ring_fetched(now, Ok((member, told))));
     }
 }
 

@@ -187,10 +187,13 @@ impl Cluster {
         (Identity::from_secret(&self.identity.secret()), Errand::Ring(self.trust.papers.chain.clone()))
     }
 
-    /// Takes in what a member answered to [`ClusterEvent::FetchRing`].
-    pub fn ring_fetched(&mut self, now: Instant, answer: Result<Welcome, AdmissionError>) {
+    /// Takes in what a member answered to [`ClusterEvent::FetchRing`]; one that is revoked tells nothing.
+    pub fn ring_fetched(&mut self, now: Instant, answer: Result<(NodeId, Welcome), AdmissionError>) {
         match answer {
-            Ok(welcome) => self.take_ring(now, welcome),
+            Ok((member, _)) if self.trust.registry.is_revoked(member) => {
+                tracing::debug!(%member, "a revoked node answered for the ring");
+            }
+            Ok((_, welcome)) => self.take_ring(now, welcome),
             Err(AdmissionError::Refused(Refusal::Revoked(words))) => self.keys.refused = Some(words),
             Err(fault) => tracing::debug!(%fault, "the ring was not had"),
         }

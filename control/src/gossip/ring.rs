@@ -17,6 +17,9 @@ use crate::model::NodeId;
 
 /// Epochs that a ring holds at most; the oldest go first.
 pub const MAX_EPOCHS: usize = 16;
+/// How far above all of ours another's epoch may be: more than a node misses while its certificate is good, and little
+/// enough that no single ring uses up the numbers.
+pub(super) const MAX_AHEAD: u16 = 1024;
 
 /// Name of an epoch: its number in the upper half, 16 bits of a hash of its key in the lower. Higher is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,7 +137,9 @@ impl Ring {
         let oldest = self.secrets.keys().next().copied();
         let before: Vec<Epoch> = self.epochs().collect();
         let newer = other.secrets.iter().filter(|(epoch, _)| oldest.is_none_or(|oldest| **epoch > oldest));
-        for (epoch, secret) in newer.filter(|(epoch, _)| !before.contains(epoch)) {
+        let furthest = self.newest().number().saturating_add(MAX_AHEAD);
+        let near = newer.filter(|(epoch, _)| epoch.number() <= furthest);
+        for (epoch, secret) in near.filter(|(epoch, _)| !before.contains(epoch)) {
             if may_make(&secret.maker) && secret.is_signed(*epoch) {
                 self.secrets.insert(*epoch, secret.clone());
             }
@@ -271,6 +276,21 @@ mod tests {
             secret.urgent = false;
         }
         assert!(!ring.merge(&honest, may), "nor as something else than what it was made for");
+    }
+
+    #[test]
+    fn an_epoch_far_above_ours_is_not_taken() {
+        let mut ring = Ring::found(key(1));
+        let at = |number| {
+            let (mut other, epoch) = (Ring::found(key(1)), Epoch::of(number, &key(2)));
+            let mut secret = Secret { maker: admin().public_key(), ..Secret::new(key(2), false) };
+            secret.signature = admin().sign(&secret.signed_octets(epoch));
+            other.secrets.insert(epoch, secret);
+            other
+        };
+        assert!(!ring.merge(&at(u16::MAX), anybody), "no number would be left");
+        assert!(!ring.merge(&at(MAX_AHEAD + 2), anybody));
+        assert!(ring.merge(&at(MAX_AHEAD + 1), anybody));
     }
 
     #[test]

@@ -254,6 +254,12 @@ impl Registry {
         Ok(verified)
     }
 
+    /// Whether a node is known to be revoked.
+    #[must_use]
+    pub fn is_revoked(&self, node: NodeId) -> bool {
+        self.revocations.contains_key(&node)
+    }
+
     /// Whether a node with these keys is known and may do as much.
     #[must_use]
     pub fn knows(&self, node: &NodeCertificate) -> bool {

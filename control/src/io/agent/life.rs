@@ -30,6 +30,7 @@ use crate::io::store::Store;
 use crate::io::streams::{Doors, Guest, Received, StreamCounters};
 use crate::io::underlay::{self, Underlay};
 use crate::io::worker::{Next, Worker};
+use crate::model::NodeId;
 use crate::sandbox::Sandboxes;
 use crate::storage::{Storage, Table};
 use crate::timestamp::UnixMillis;
@@ -146,7 +147,7 @@ impl Drop for Server {
 }
 
 /// What a member said to a request for the keys.
-type RingAnswer = Result<Welcome, AdmissionError>;
+type RingAnswer = Result<(NodeId, Welcome), AdmissionError>;
 
 /// Everything the loop looks at.
 struct Agent {
@@ -329,7 +330,7 @@ impl Agent {
             let (answers, from) = (self.rings_in.clone(), self.edges.gossip.ip());
             tokio::spawn(async move {
                 let answer = match admission::ask(member, Some(from), &identity, errand).await {
-                    Ok(outcome) => Ok(outcome.welcome),
+                    Ok(outcome) => Ok((outcome.member, outcome.welcome)),
                     Err(AskError::Admission(fault)) => Err(fault),
                     Err(fault) => {
                         tracing::debug!(%member, fault = explain(&fault), "a member was not asked for keys");
