@@ -199,6 +199,11 @@ impl Chain {
         makers.zip(&self.links).filter(move |(maker, _)| *maker == node).map(|(_, link)| &link.node)
     }
 
+    /// Whether a certificate in it rests on this node's signature.
+    pub(super) fn is_certified_by(&self, node: NodeId) -> bool {
+        self.certified_by(node).next().is_some()
+    }
+
     /// Whether the admin that made it a node is this one.
     #[must_use]
     pub fn rests_on(&self, admin: NodeId) -> bool {

@@ -206,7 +206,8 @@ impl Registry {
             self.revocations.insert(node, revocation);
             let (pinned, before) = (self.pinned, Before(&self.revocations));
             let stands = |known: &Known| known.chain.verify(&pinned, known.verified.issued, &before).is_ok();
-            self.nodes.retain(|_, known| stands(known));
+            let untouched = |known: &Known| known.verified.id != node && !known.chain.is_certified_by(node);
+            self.nodes.retain(|_, known| untouched(known) || stands(known));
         }
         Ok(news)
     }

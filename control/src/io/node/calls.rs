@@ -9,10 +9,7 @@ use crate::api::{KeyRotated, NetworkCreate, NetworkCreated, TokenCreate, TokenCr
 use crate::io::server::{Answer, Asked, Call, Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::plan::Place;
-use crate::trust::{Role, TOKEN_LIFE, TokenTerms};
-
-/// Longest life of a token.
-const LONGEST_TOKEN: Duration = Duration::from_secs(365 * 24 * 3600);
+use crate::trust::{MAX_TOKEN_LIFE, Role, TOKEN_LIFE, TokenTerms};
 
 impl Node {
     /// Begins a call; the answer may come later.
@@ -87,8 +84,8 @@ impl Node {
             0 => TOKEN_LIFE,
             seconds => Duration::from_secs(seconds),
         };
-        if life > LONGEST_TOKEN {
-            return Err(super::bad_request("a token is good for 365 days at most"));
+        if life > MAX_TOKEN_LIFE {
+            return Err(super::bad_request("a token is good for 30 days at most"));
         }
         let terms = TokenTerms { role, max_uses: request.uses, life };
         let (token, shown) = self.cluster.create_token(now(), super::random()?, terms)?;
