@@ -15,6 +15,7 @@ mod attach;
 mod config;
 mod error;
 mod grants;
+mod holders;
 mod keys;
 mod ledger;
 mod members;
@@ -187,6 +188,7 @@ impl Cluster {
         self.config.advertise = advertise;
         self.gossip.set_advertise(now, advertise);
         self.dirty.segments.extend(self.networks.keys());
+        self.sealed.dirty = true;
         self.drain(now);
     }
 
@@ -361,6 +363,7 @@ impl Cluster {
         }
         self.adopt_orphans(now);
         self.fetch_reserves(now);
+        self.sealed.dirty |= self.sealed.refused_some;
         self.finish_leaving(now);
     }
 
@@ -409,6 +412,9 @@ impl Cluster {
             let endpoints = self.derive_segments(now);
             let pause = self.config.timing.settle + DERIVATION * u32::try_from(endpoints).unwrap_or(u32::MAX);
             self.dirty.settled = Some(now + pause);
+        }
+        if self.dirty.segments.is_empty() {
+            self.sealed.dirty |= self.sealed.holders.vacated();
         }
     }
 }

@@ -932,6 +932,30 @@ fn a_node_that_restarts_can_be_sealed_for_again_in_a_few_seconds() {
 }
 
 #[test]
+fn a_node_that_claims_anothers_tunnel_end_is_not_sealed_for_and_takes_nothing_over() {
+    let mut bench = Bench::new(3);
+    let net = bench.create_as(0, encrypted("web")).expect("created");
+    bench.known_to_all(net);
+    (0..3).for_each(|at| drop(bench.attach(at, net)));
+    bench.until("all can seal", |sim| (0..3).all(|n| is_sealed(sim, n, (n + 1) % 3)));
+    let victim = SocketAddr::new(addr(1).ip(), 4789);
+    let behind = |bench: &Bench| {
+        let segment = bench.node(0).cluster.segment(net).expect("a segment");
+        let remote = segment.remote.iter().filter(|endpoint| endpoint.vtep.address == victim);
+        remote.map(|endpoint| endpoint.mac).collect::<Vec<_>>()
+    };
+    let (sessions, endpoints) = (bench.node(0).peers.get(&victim).cloned(), behind(&bench));
+    bench.net.with(addr(2), |node, now| node.cluster.set_advertise(now, addr(1))).expect("runs");
+    bench.net.run_for(Duration::from_secs(2));
+    assert_eq!((bench.node(0).peers.get(&victim).cloned(), behind(&bench)), (sessions, endpoints));
+    assert_eq!(bench.node(0).peers.len(), 1);
+    let warnings = bench.node(0).cluster.status().warnings;
+    assert!(warnings.iter().any(|text| text.contains("claims the tunnel end 10.0.0.1:4789")), "{warnings:?}");
+    bench.net.with(addr(2), |node, now| node.cluster.set_advertise(now, addr(2))).expect("runs");
+    bench.until("it is sealed for again", |sim| is_sealed(sim, 0, 2) && is_sealed(sim, 0, 1));
+}
+
+#[test]
 fn sessions_end_with_the_last_shared_encrypted_network_and_with_the_member() {
     let mut bench = Bench::new(3);
     let net = bench.create_as(0, encrypted("web")).expect("created");

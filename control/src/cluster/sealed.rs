@@ -8,6 +8,8 @@ use weft_dataplane::change::{Change, Event};
 use weft_dataplane::seal::{PeerSpec, PeerTotals};
 use zeroize::Zeroizing;
 
+use super::holders::{Claim, Holders};
+use super::view::View;
 use super::{Cluster, ClusterConfig, ClusterEvent};
 use crate::api;
 use crate::gossip::{Epoch, Member, MemberState, Ring, Transmit, Via};
@@ -22,6 +24,10 @@ const CIPHER: &str = "AES-256-GCM";
 /// The sessions, and what they were last told.
 pub(super) struct Sealed {
     pub(super) sessions: Sessions,
+    /// Whose each tunnel end is.
+    pub(super) holders: Holders,
+    /// The sessions did not take everybody, and are asked again.
+    pub(super) refused_some: bool,
     peers: BTreeMap<NodeId, Peer>,
     wanted: BTreeSet<NodeId>,
     /// The active epoch, and all.
@@ -52,6 +58,8 @@ impl Sealed {
         };
         Self {
             sessions: Sessions::new(own, seed, now),
+            holders: Holders::default(),
+            refused_some: false,
             epochs: (None, Vec::new()),
             peers: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -72,15 +80,21 @@ impl Sealed {
     }
 
     /// Tells the sessions what differs from what they were told last.
-    fn tell(&mut self, now: Instant, peers: BTreeMap<NodeId, Peer>, wanted: BTreeSet<NodeId>) {
+    fn tell(&mut self, now: Instant, mut peers: BTreeMap<NodeId, Peer>, mut wanted: BTreeSet<NodeId>) {
         for &id in self.peers.keys().filter(|id| !peers.contains_key(id)) {
             self.sessions.remove_peer(now, id);
         }
-        for (id, &peer) in peers.iter().filter(|(id, peer)| self.peers.get(id) != Some(peer)) {
-            self.sessions.set_peer(now, peer);
-            // A peer whose key changed has begun anew.
-            self.wanted.remove(id);
-        }
+        let all = peers.len();
+        peers.retain(|id, peer| {
+            let same = self.peers.get(id) == Some(peer);
+            if !same {
+                // A peer whose key changed has begun anew.
+                self.wanted.remove(id);
+            }
+            same || self.sessions.set_peer(now, *peer)
+        });
+        self.refused_some = peers.len() < all;
+        wanted.retain(|id| peers.contains_key(id));
         for &id in self.wanted.difference(&wanted) {
             self.sessions.unwant(now, id);
         }
@@ -153,8 +167,8 @@ impl Cluster {
                 .members()
                 .filter_map(|member| Some((member.id, self.peer(now, &member)?)))
                 .collect();
-            let mut wanted = self.sealed_with(now);
-            wanted.retain(|id| peers.contains_key(id));
+            let peers = self.holding(peers);
+            let wanted = self.sealed_with(now);
             self.sealed.tell(now, peers, wanted);
         }
         while let Some(event) = self.sealed.sessions.poll_event() {
@@ -174,6 +188,18 @@ impl Cluster {
             };
             self.events.extend(change.map(ClusterEvent::PeerChanged));
         }
+    }
+
+    /// Of these peers those that have the tunnel end they claim; segments follow what has changed of that.
+    fn holding(&mut self, mut peers: BTreeMap<NodeId, Peer>) -> BTreeMap<NodeId, Peer> {
+        let own = SocketAddr::new(self.config.advertise.ip().to_canonical(), self.config.data_port);
+        let claim = |(&id, peer): (&NodeId, &Peer)| (id, Claim { vtep: peer.vtep, alive: self.is_alive(id) });
+        let claims = peers.iter().map(claim).collect();
+        for id in self.sealed.holders.settle(own, &claims) {
+            self.dirty.segments.extend(self.views.get(&id).into_iter().flat_map(View::networks));
+        }
+        peers.retain(|&id, _| self.sealed.holders.end_of(id).is_some());
+        peers
     }
 
     /// A member as sessions are made with it, while its certificate is good.
@@ -197,7 +223,7 @@ impl Cluster {
         let ours: BTreeSet<_> = self.endpoints.values().map(|own| own.network).collect();
         let sealed = |id: &NetworkId| self.networks.get(id).is_some_and(|network| network.options.encrypted);
         let ours: BTreeSet<_> = ours.into_iter().filter(sealed).collect();
-        let shares = |view: &super::view::View| view.memberships.keys().any(|id| ours.contains(id));
+        let shares = |view: &View| view.memberships.keys().any(|id| ours.contains(id));
         let views = self.views.iter().filter(|(node, view)| shares(view) && self.is_remembered(now, **node));
         views.map(|(&node, _)| node).collect()
     }

@@ -296,6 +296,12 @@ impl Cluster {
                 "MAC address {mac} of network {network} moves too often: it is held at {node}"
             ));
         }
+        for (node, vtep) in self.sealed.holders.refused() {
+            let node = self.node_name(node);
+            warnings.push(format!(
+                "node {node} claims the tunnel end {vtep}, which is another's: encrypted networks do not reach it"
+            ));
+        }
         warnings.extend(self.keys.warning());
         warnings.extend(self.strays());
         warnings.extend(self.overlaps());

@@ -15,14 +15,15 @@ use crate::model::NodeId;
 impl Sessions {
     /// Takes a peer in, or what changed about it.
     ///
-    /// A higher boot epoch, another static key or another tunnel end drops its sessions; the last two nodes that
-    /// claim one tunnel end displace each other. Refused, and counted, beyond [`MAX_PEERS`], for this node itself,
-    /// and for a static key that another peer has.
-    pub fn set_peer(&mut self, now: Instant, peer: Peer) {
+    /// A higher boot epoch, another static key or another tunnel end drops its sessions. Refused (`false`, counted)
+    /// beyond [`MAX_PEERS`], for this node itself, and for a static key or a tunnel end that another peer has: then
+    /// this peer is forgotten, and may be given again when the other one is gone.
+    pub fn set_peer(&mut self, now: Instant, peer: Peer) -> bool {
         self.tick(now);
         if self.is_refused(&peer) {
             self.counters.peers_refused += 1;
-            return;
+            self.remove_peer(now, peer.id);
+            return false;
         }
         let old = self.peers.get(&peer.id).map(|state| state.peer);
         if old.is_some_and(|old| old.static_public != peer.static_public) {
@@ -39,6 +40,7 @@ impl Sessions {
             self.changed.insert(peer.id);
         }
         self.settle(peer.id);
+        true
     }
 
     /// Forgets a peer and all keys shared with it: it was revoked, or left.
@@ -56,7 +58,8 @@ impl Sessions {
     }
 
     fn is_refused(&self, peer: &Peer) -> bool {
-        let taken = self.statics.get(&peer.static_public).is_some_and(|id| *id != peer.id);
+        let holders = [self.statics.get(&peer.static_public), self.vteps.get(&peer.vtep)];
+        let taken = holders.into_iter().flatten().any(|id| *id != peer.id);
         let full = self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer.id);
         taken || full || peer.id == self.local.us || peer.static_public == self.public
     }
@@ -71,15 +74,7 @@ impl Sessions {
         if let Some(old) = old.filter(|old| old.vtep != peer.vtep) {
             self.release(old.vtep, peer.id);
         }
-        let displaced = self.vteps.insert(peer.vtep, peer.id).filter(|id| *id != peer.id);
-        if let Some(state) = displaced.and_then(|id| self.peers.get_mut(&id)) {
-            state.clear();
-            state.wanted = false;
-        }
-        if let Some(id) = displaced {
-            self.changed.remove(&id);
-            self.settle(id);
-        }
+        self.vteps.insert(peer.vtep, peer.id);
     }
 
     /// Gives up a tunnel end, if it is this peer's.

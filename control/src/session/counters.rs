@@ -55,7 +55,7 @@ counters! {
     crossed,
     /// Handshakes given up, as nothing answered and nobody wanted them any more.
     given_up,
-    /// Peers refused: too many, or with a static key that another one has.
+    /// Peers refused: too many, or with a static key or a tunnel end that another one has.
     peers_refused,
     /// Datagrams dropped because the driver did not take them.
     outbox_dropped,

@@ -168,8 +168,12 @@ fn static_key_of_another_peer_or_of_our_own_is_refused() {
     let now = world.now;
     let thief = Peer { id: id(5), static_public: public(1), gossip: gossip(5), vtep: vtep(5), boot_epoch: 1 };
     let mirror = Peer { static_public: public(0), ..thief };
-    world.act(0, |sessions| sessions.set_peer(now, thief));
-    world.act(0, |sessions| sessions.set_peer(now, mirror));
+    world.act(0, |sessions| {
+        sessions.set_peer(now, thief);
+    });
+    world.act(0, |sessions| {
+        sessions.set_peer(now, mirror);
+    });
     assert_eq!(world.nodes[0].sessions.counters().peers_refused, 2);
     assert!(world.nodes[0].dataplane.spec(vtep(5)).is_none());
 }
@@ -179,7 +183,9 @@ fn peer_with_a_key_of_small_order_is_given_up_without_harm() {
     let mut world = World::new(2, 1);
     let now = world.now;
     let weak = Peer { id: id(5), static_public: [0; 32], gossip: gossip(5), vtep: vtep(5), boot_epoch: 1 };
-    world.act(0, |sessions| sessions.set_peer(now, weak));
+    world.act(0, |sessions| {
+        sessions.set_peer(now, weak);
+    });
     world.act(0, |sessions| sessions.want(now, id(5)));
     world.want(0, 1);
     world.run(seconds(60));

@@ -91,7 +91,9 @@ fn peer_at_another_tunnel_end_gets_new_keys_there() {
     let now = world.now;
     let moved = SocketAddr::from(([10, 0, 0, 2], 14789));
     let peer = Peer { id: id(1), static_public: public(1), gossip: gossip(1), vtep: moved, boot_epoch: 1 };
-    world.act(0, |sessions| sessions.set_peer(now, peer));
+    world.act(0, |sessions| {
+        sessions.set_peer(now, peer);
+    });
     assert!(world.nodes[0].dataplane.spec(vtep(1)).is_none());
     assert!(world.nodes[0].dataplane.spec(moved).is_some_and(|spec| spec.send.is_none()));
     world.run(seconds(1));
@@ -99,17 +101,22 @@ fn peer_at_another_tunnel_end_gets_new_keys_there() {
 }
 
 #[test]
-fn node_with_a_new_identity_takes_over_its_old_tunnel_end() {
+fn tunnel_end_is_its_peers_until_that_is_gone() {
     let mut world = World::new(2, 1);
     world.want_all();
     world.run(seconds(1));
     let now = world.now;
-    let reborn =
-        Peer { id: id(5), static_public: public(5), gossip: gossip(1), vtep: vtep(1), boot_epoch: 1 };
-    world.act(0, |sessions| sessions.set_peer(now, reborn));
-    assert!(world.nodes[0].dataplane.spec(vtep(1)).is_some_and(|spec| spec.receive.is_empty()));
+    let held = world.nodes[0].dataplane.spec(vtep(1)).cloned();
+    let other = Peer { id: id(5), static_public: public(5), gossip: gossip(5), vtep: vtep(1), boot_epoch: 1 };
+    world.act(0, |sessions| assert!(!sessions.set_peer(now, other)));
+    assert_eq!(world.nodes[0].dataplane.spec(vtep(1)).cloned(), held, "nobody takes it away");
+    world.act(0, |sessions| assert!(sessions.set_peer(now, Peer { vtep: vtep(5), ..other })));
+    world.act(0, |sessions| assert!(!sessions.set_peer(now, other)));
+    assert!(world.nodes[0].dataplane.spec(vtep(5)).is_none(), "who moves where it may not is nowhere");
+    assert_eq!(world.nodes[0].dataplane.spec(vtep(1)).cloned(), held);
     world.act(0, |sessions| sessions.remove_peer(now, id(1)));
-    assert!(world.nodes[0].dataplane.spec(vtep(1)).is_some(), "it is the new one's now");
+    world.act(0, |sessions| assert!(sessions.set_peer(now, other)));
+    assert!(world.nodes[0].dataplane.spec(vtep(1)).is_some_and(|spec| spec.receive.is_empty()));
 }
 
 #[test]

@@ -115,7 +115,9 @@ fn earlier_boot_of_a_peer_is_not_believed() {
     world.act(1, |sessions| sessions.handle_datagram(now, gossip(0), &old.bytes));
     assert_eq!(world.nodes[1].sessions.counters().replayed, replayed + 1);
     let old = Peer { id: id(0), static_public: public(0), gossip: gossip(0), vtep: vtep(0), boot_epoch: 1 };
-    world.act(1, |sessions| sessions.set_peer(now, old));
+    world.act(1, |sessions| {
+        sessions.set_peer(now, old);
+    });
     assert!(world.agree(0, 1), "stale news change nothing");
 }
 
