@@ -95,7 +95,8 @@ pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
     }
 }
 
-/// Where each MAC address is. What another node says never displaces an endpoint of `me`.
+/// Where each MAC address is. What another node says never displaces an endpoint of `me`, and any node can claim any
+/// mobility: an endpoint without addresses that are its node's to give loses to one with some.
 #[must_use]
 pub fn winners<'a>(
     me: NodeId,
@@ -104,7 +105,7 @@ pub fn winners<'a>(
 ) -> BTreeMap<MacAddr, Attachment<'a>> {
     let mut winners: BTreeMap<MacAddr, Attachment<'a>> = BTreeMap::new();
     let rank = |a: &Attachment<'_>| {
-        let preferred = (a.node == me, held.get(&a.mac) == Some(&a.node));
+        let preferred = (a.node == me, !a.ips.is_empty(), held.get(&a.mac) == Some(&a.node));
         (preferred, a.mobility, std::cmp::Reverse((a.node, a.endpoint)))
     };
     for &attachment in attachments {
@@ -268,6 +269,16 @@ mod tests {
         assert_eq!(winners(ME, &[(mac(7), C)].into(), &list)[&mac(7)].node, C);
         let gone = vec![attachment(B, 7, 9, &[])];
         assert_eq!(winners(ME, &[(mac(7), C)].into(), &gone)[&mac(7)].node, B, "nobody else has it");
+    }
+
+    #[test]
+    fn a_mac_is_not_taken_by_who_has_no_address_to_give_however_often_it_moved() {
+        let ips = [IpAddr::from([10, 0, 0, 2])];
+        let list = [attachment(C, 7, 0, &ips), attachment(B, 7, u32::MAX, &[])];
+        assert_eq!(winners(ME, &BTreeMap::new(), &list)[&mac(7)].node, C);
+        assert_eq!(winners(ME, &[(mac(7), B)].into(), &list)[&mac(7)].node, C, "not even where it is held");
+        let list = [attachment(C, 7, 0, &ips), attachment(ME, 7, 0, &[])];
+        assert_eq!(winners(ME, &BTreeMap::new(), &list)[&mac(7)].node, ME);
     }
 
     #[test]
