@@ -126,7 +126,7 @@ pub struct NodeCertificate {
     pub role: Role,
     /// When it was made.
     pub issued: UnixMillis,
-    /// When it ends, [`NODE_LIFE`](super::NODE_LIFE) later at most.
+    /// When it ends, [`NODE_LIFE`] later at most.
     pub not_after: UnixMillis,
     /// The token that the node joined with; none for the first node.
     pub token: Option<TokenId>,
