@@ -44,23 +44,26 @@ pub(crate) fn solicitation<'e>(
     }
 }
 
-/// Tells everybody that `mac` has `ip` now (RFC 5227 §3, RFC 4861 §7.2.6): who knows another MAC for it takes this
-/// one, and nobody else learns anything.
-pub(crate) fn announcement(ip: IpAddr, mac: MacAddr) -> Reply {
-    written(|out| match ip {
-        IpAddr::V4(ip) => Arp {
-            operation: Operation::Request,
-            sender_mac: mac,
-            sender_ip: ip,
-            target_mac: MacAddr::default(),
-            target_ip: ip,
-        }
-        .write_announcement(out),
-        IpAddr::V6(target) => {
-            let nobody = Solicitation { source: Ipv6Addr::UNSPECIFIED, target, source_mac: None };
-            nobody.write_advertisement(ALL_NODES, mac, out)
-        }
-    })
+impl Reply {
+    /// Tells everybody that `mac` has `ip` now (RFC 5227 §3, RFC 4861 §7.2.6): who knows another MAC for it takes this
+    /// one, and nobody else learns anything.
+    #[must_use]
+    pub fn announcement(ip: IpAddr, mac: MacAddr) -> Self {
+        written(|out| match ip {
+            IpAddr::V4(ip) => Arp {
+                operation: Operation::Request,
+                sender_mac: mac,
+                sender_ip: ip,
+                target_mac: MacAddr::default(),
+                target_ip: ip,
+            }
+            .write_announcement(out),
+            IpAddr::V6(target) => {
+                let nobody = Solicitation { source: Ipv6Addr::UNSPECIFIED, target, source_mac: None };
+                nobody.write_advertisement(ALL_NODES, mac, out)
+            }
+        })
+    }
 }
 
 enum Owner {

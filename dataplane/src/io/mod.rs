@@ -31,9 +31,8 @@ mod worker;
 pub use sys::receive_descriptors;
 pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
 
-use crate::answer;
 use crate::change::{Change, Event};
-use crate::engine::Engine;
+use crate::engine::{Engine, Reply};
 use crate::fdb::Seconds;
 use crate::seal::PeerTotals;
 use crate::stats::{Counters, Totals};
@@ -257,7 +256,7 @@ impl Dataplane {
     /// Tells whoever is behind the port of segment `vni` that `mac` has `ip` now; without a port nobody is told.
     pub fn announce(&self, vni: Vni, ip: IpAddr, mac: MacAddr) {
         if let Some(worker) = self.workers.first() {
-            worker.tell(Command::Announce { vni, frame: Box::new(answer::announcement(ip, mac)) });
+            worker.tell(Command::Announce { vni, frame: Box::new(Reply::announcement(ip, mac)) });
         }
     }
 
