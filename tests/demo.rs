@@ -24,7 +24,7 @@ fn a_kept_demo_shows_everything_answers_until_interrupted_and_leaves_nothing_beh
     let mut demo = Demo::start(&["--hosts", "3", "--keep"]);
     let shown = demo.read_until("Ctrl-C here ends all of it.");
     for part in [
-        "host c  192.0.2.3  agent ready after",
+        "host c  192.0.2.3  weft join TOKEN joins it in",
         "each knows all the others",
         "$ weft network create --ipv6 blue",
         "box-c   box-b",

@@ -325,9 +325,9 @@ fn status_peers_fdb_and_stats_are_readable() {
     assert!(text.ends_with("warning: clock\\x07\n"), "{text}");
     assert_eq!(
         agent.weft("peers").1,
-        "NODE ID        NAME      ADDRESS          DATA PORT   ENDPOINTS   STATE\n\
-         001122334455   a         192.0.2.1:7946   4789        0           alive (this node)\n\
-         ff1122334455   b         192.0.2.2:7946   4789        1           dead\n"
+        "NODE ID        NAME      ADDRESS          DATA PORT   ENDPOINTS   SEALED WITH   DROPPED   STATE\n\
+         001122334455   a         192.0.2.1:7946   4789        0           -             -         alive (this node)\n\
+         ff1122334455   b         192.0.2.2:7946   4789        1           -             -         dead\n"
     );
     assert_eq!(
         agent.weft("fdb blue").1,
@@ -350,9 +350,9 @@ fn keys_are_listed_and_rotated() {
     ]);
     assert_eq!(
         agent.weft("keys ls").1,
-        "EPOCH    AGE         MEMBERS   REASON       STATE\n\
-         2-0a1b   5 s         1/3       revocation   known\n\
-         1-ffee   2 h 0 min   3/3       rotation     active\n"
+        "EPOCH     AGE         MEMBERS   REASON       STATE\n\
+         2-0a1b    5 s         1/3       revocation   known\n\
+         1-ffee    2 h 0 min   3/3       rotation     active\n"
     );
     assert_eq!(agent.weft("keys rotate"), (0, "3-0001\n".to_owned(), String::new()));
 }
