@@ -305,7 +305,7 @@ fn a_second_agent_in_the_same_place_is_told_who_is_there() {
     ] {
         let mut second = crate::weft::weft();
         second
-            .args(["agent", "--name", "a2", "--advertise", &a.ip4.to_string(), "--state-dir"])
+            .args(["agent", "--init", "--name", "a2", "--advertise", &a.ip4.to_string(), "--state-dir"])
             .arg(state)
             .arg("--run-dir")
             .arg(run)
@@ -419,7 +419,8 @@ pub(crate) fn counter(host: &Host, group: &str, name: &str) -> u64 {
 
 /// Gossip messages that were dropped unread.
 fn refused_messages(host: &Host) -> u64 {
-    ["unauthentic", "malformed_seal", "rate_limited"].iter().map(|name| counter(host, "Gossip", name)).sum()
+    let refused = ["unauthentic", "malformed_seal", "rate_limited", "unknown_epoch"];
+    refused.iter().map(|name| counter(host, "Gossip", name)).sum()
 }
 
 /// The words of an answer that must be a refusal, by the binary or the agent.
