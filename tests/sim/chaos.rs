@@ -95,9 +95,9 @@ type Verdict = Result<(), String>;
 
 fn size(seed: u64) -> (usize, usize) {
     match seed % 40 {
-        0 => (25, 60),
-        1..=7 => (6 + (seed / 40 % 5) as usize, 80),
-        _ => (2 + (seed / 40 % 4) as usize, 110),
+        0 if seed.is_multiple_of(200) => (25, 20),
+        0..=7 => (6 + (seed / 40 % 5) as usize, 30),
+        _ => (2 + (seed / 40 % 4) as usize, 60),
     }
 }
 
@@ -693,7 +693,7 @@ fn run_all(part: u64) {
     for &seed in &of_part {
         endpoints += run(seed, None).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
-    assert!(asked.is_some() || endpoints > 10 * of_part.len(), "only {endpoints} endpoints in all");
+    assert!(asked.is_some() || endpoints > 4 * of_part.len(), "only {endpoints} endpoints in all");
 }
 
 fn range(asked: &str) -> Range<u64> {
