@@ -13,6 +13,7 @@ pub mod fuzzing;
 pub mod gossip;
 pub mod identity;
 pub mod ipam;
+pub mod local;
 pub mod model;
 pub mod network;
 pub mod noise;

@@ -1,0 +1,51 @@
+//! Bridge networks as firewall and DNS need to know them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weft_dataplane::wire::MacAddr;
+
+use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::network::Subnet;
+
+/// A bridge network of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeView {
+    /// The network.
+    pub network: NetworkId,
+    /// Its name.
+    pub name: Name,
+    /// Name of the bridge in the host's namespace.
+    pub interface: String,
+    /// Whether it is the predefined network `bridge`, which has no names.
+    pub predefined: bool,
+    /// Its subnets with their gateways, which are the bridge's own addresses; at most one of each family.
+    pub subnets: Vec<Subnet>,
+    /// No way out of the network, nor in.
+    pub internal: bool,
+    /// Whether its endpoints may talk to each other.
+    pub icc: bool,
+    /// Whether what leaves the host gets an address of the host.
+    pub masquerade: bool,
+    /// Address that ports are published on where none is given.
+    pub host_binding: Option<IpAddr>,
+    /// What is attached to it here, in order of ids.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// One attachment of a sandbox of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointView {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The sandbox it is in.
+    pub sandbox: SandboxId,
+    /// Name of the sandbox.
+    pub name: Name,
+    /// Further names in this network.
+    pub aliases: Vec<Name>,
+    /// Its addresses with the prefix lengths of their subnets; IPv4 first.
+    pub addresses: Vec<IpNet>,
+    /// Its MAC address.
+    pub mac: MacAddr,
+}
