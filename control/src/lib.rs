@@ -8,6 +8,7 @@ pub mod admission;
 pub mod api;
 pub mod cluster;
 pub mod driver;
+pub mod firewall;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gossip;
@@ -18,6 +19,7 @@ pub mod model;
 pub mod network;
 pub mod noise;
 pub mod plan;
+pub mod publish;
 pub mod reconcile;
 pub mod sandbox;
 pub mod session;

@@ -27,11 +27,13 @@ pub enum Table {
     Trust,
     /// Gossip keys by epoch.
     Ring,
+    /// Published ports of this node's sandboxes.
+    Ports,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Node,
         Self::Networks,
         Self::Removed,
@@ -42,6 +44,7 @@ impl Table {
         Self::Peers,
         Self::Trust,
         Self::Ring,
+        Self::Ports,
     ];
 }
 

@@ -169,6 +169,7 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
         Table::Peers => "peers",
         Table::Trust => "trust",
         Table::Ring => "ring",
+        Table::Ports => "ports",
     })
 }
 
