@@ -4,6 +4,7 @@
 //! however many networks it is about: the loop that calls answers probes too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::networks::{MAX_NETWORKS, Network, Removed};
@@ -186,6 +187,13 @@ impl Cluster {
             let grant = grant.filter(|grant| (grant.grant.network, grant.grant.pool) == place);
             if let Some(grant) = grant {
                 view.grants.entry(place).or_default().insert(grant.id, grant);
+            }
+        }
+        if !self.gossip.is_complete(origin) {
+            // Grants move between records: until all of those are here, what is missing is not withdrawn.
+            for (place, grants) in self.views.get(&origin).into_iter().flat_map(|view| &view.grants) {
+                let known = grants.iter().map(|(id, grant)| (*id, Arc::clone(grant)));
+                view.grants.entry(*place).or_default().extend(known);
             }
         }
         let before = self.views.insert(origin, view);

@@ -131,6 +131,23 @@ impl Book {
     }
 }
 
+/// What the others publish of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    grants: Grants,
+    /// Those that the one publishes who got the addresses.
+    received: BTreeSet<GrantId>,
+}
+
+impl Heard {
+    pub(super) fn add(&mut self, teller: NodeId, grant: &Arc<SignedGrant>) {
+        self.grants.insert(grant.id, Arc::clone(grant));
+        if grant.grant.to == teller {
+            self.received.insert(grant.id);
+        }
+    }
+}
+
 /// A subnet and what is known of its owners.
 pub(super) struct PoolState {
     pub(super) pool: Pool,
@@ -139,8 +156,7 @@ pub(super) struct PoolState {
     first: Claim,
     /// What this node would know alone after a restart.
     durable: Grants,
-    /// What the others publish.
-    heard: Grants,
+    heard: Heard,
     counted: BTreeSet<GrantId>,
     /// No reserve is asked for before, after one could not be had.
     pub(super) reserve_after: Option<Instant>,
@@ -150,7 +166,7 @@ pub(super) struct PoolState {
 
 /// What taking in grants would come to.
 pub(super) struct Weighed {
-    heard: Grants,
+    heard: Heard,
     outcome: Outcome<GrantId>,
     /// To be durable before they are taken in: by them this node owns something, or does not any more.
     pub(super) news: Vec<Arc<SignedGrant>>,
@@ -172,7 +188,7 @@ impl PoolState {
             me,
             first,
             durable: Grants::new(),
-            heard: Grants::new(),
+            heard: Heard::default(),
             counted: BTreeSet::new(),
             reserve_after: None,
             balance_at: None,
@@ -192,9 +208,9 @@ impl PoolState {
     }
 
     /// Considers what the others publish now, all of it.
-    pub(super) fn weigh(&self, heard: Grants) -> Weighed {
-        let outcome = self.outcome(&heard);
-        let needed = self.needed(&outcome, &heard);
+    pub(super) fn weigh(&self, heard: Heard) -> Weighed {
+        let outcome = self.outcome(&heard.grants);
+        let needed = self.needed(&outcome, &heard.grants);
         let news = needed.filter(|signed| !self.durable.contains_key(&signed.id)).cloned().collect();
         Weighed { heard, outcome, news }
     }
@@ -202,7 +218,7 @@ impl PoolState {
     /// Considers one grant more.
     pub(super) fn weigh_with(&self, grant: &Arc<SignedGrant>) -> Weighed {
         let mut heard = self.heard.clone();
-        heard.insert(grant.id, Arc::clone(grant));
+        heard.grants.insert(grant.id, Arc::clone(grant));
         self.weigh(heard)
     }
 
@@ -219,14 +235,13 @@ impl PoolState {
     /// Takes in grants of this node, which are durable.
     pub(super) fn give(&mut self, grants: impl IntoIterator<Item = Arc<SignedGrant>>) {
         self.durable.extend(grants.into_iter().map(|signed| (signed.id, signed)));
-        let outcome = self.outcome(&self.heard);
+        let outcome = self.outcome(&self.heard.grants);
         self.settle(outcome);
     }
 
-    /// What this node publishes: how it came to what it owns, and what it gave away and nobody else publishes yet.
+    /// What this node publishes: how it came to what it owns, and to what it gave to whoever does not publish that.
     pub(super) fn published(&self) -> Vec<Arc<SignedGrant>> {
-        let open: Vec<Range> =
-            self.unheard().flat_map(|signed| signed.grant.pieces.iter().map(|&(range, _)| range)).collect();
+        let open: Vec<Range> = self.unreceived().flat_map(|signed| self.in_force(signed)).collect();
         let mut published: Vec<Arc<SignedGrant>> = (self.durable.values())
             .filter(|signed| {
                 let given = signed
@@ -242,10 +257,21 @@ impl PoolState {
         published
     }
 
-    /// Grants of this node that nobody else publishes.
-    pub(super) fn unheard(&self) -> impl Iterator<Item = &Arc<SignedGrant>> {
+    /// Grants of this node that are in force and that their receiver does not publish.
+    ///
+    /// What other givers publish does not matter: two of them would take each other's word as a reason to be silent,
+    /// and each other's silence as a reason to speak, for ever.
+    pub(super) fn unreceived(&self) -> impl Iterator<Item = &Arc<SignedGrant>> {
         let ours = self.durable.values().filter(|signed| signed.from == self.me);
-        ours.filter(|signed| self.counted.contains(&signed.id) && !self.heard.contains_key(&signed.id))
+        let ours = ours.filter(|signed| !self.heard.received.contains(&signed.id));
+        ours.filter(|signed| self.counted.contains(&signed.id) && self.in_force(signed).next().is_some())
+    }
+
+    /// Addresses of a grant that have not changed hands since.
+    fn in_force<'g>(&'g self, signed: &'g SignedGrant) -> impl Iterator<Item = Range> + 'g {
+        signed.grant.pieces.iter().flat_map(|&(range, version)| {
+            self.pool.map().within(range).filter(move |held| held.version == version).map(|held| held.range)
+        })
     }
 
     fn outcome(&self, heard: &Grants) -> Outcome<GrantId> {
@@ -307,8 +333,11 @@ mod tests {
         PoolState::new(identity(me).node_id(), space, identity(1).node_id())
     }
 
-    fn heard(grants: &[&Arc<SignedGrant>]) -> Grants {
-        grants.iter().map(|grant| (grant.id, Arc::clone(grant))).collect()
+    /// Grants as those publish them who got the addresses.
+    fn heard(grants: &[&Arc<SignedGrant>]) -> Heard {
+        let mut heard = Heard::default();
+        grants.iter().for_each(|grant| heard.add(grant.grant.to, grant));
+        heard
     }
 
     fn owner(state: &PoolState, address: u32) -> Option<Owner> {
@@ -360,18 +389,36 @@ mod tests {
         let told: Vec<GrantId> = restarted.published().iter().map(|grant| grant.id).collect();
         assert_eq!(told, [first.id, second.id]);
         let mut newcomer = state(4);
-        newcomer.accept(newcomer.weigh(restarted.published().into_iter().map(|g| (g.id, g)).collect()));
+        newcomer.accept(newcomer.weigh(heard(&restarted.published().iter().collect::<Vec<_>>())));
         assert_eq!(owner(&newcomer, 20), Some(Owner::Node(identity(3).node_id())));
     }
 
     #[test]
-    fn a_giver_tells_of_its_grant_until_another_does() {
+    fn a_giver_tells_of_its_grant_until_the_receiver_does() {
         let grant = signed(1, 2, range(16, 31), 2);
         let mut ours = state(1);
         ours.give([Arc::clone(&grant)]);
-        assert_eq!((ours.published().len(), ours.unheard().count()), (1, 1));
+        assert_eq!((ours.published().len(), ours.unreceived().count()), (1, 1));
         ours.accept(ours.weigh(heard(&[&grant])));
-        assert_eq!((ours.published().len(), ours.unheard().count()), (0, 0));
+        assert_eq!((ours.published().len(), ours.unreceived().count()), (0, 0));
+    }
+
+    #[test]
+    fn givers_of_what_has_no_owner_to_tell_of_it_do_not_take_turns() {
+        let (there, gone) = (signed(1, 2, range(16, 31), 2), signed(2, 9, range(16, 31), 3));
+        let told_by = |me: u8, other: &[Arc<SignedGrant>]| {
+            let mut state = state(me);
+            state.restore([&there, &gone].map(|grant| (grant.id, Arc::clone(grant))).into());
+            let mut heard = Heard::default();
+            other.iter().for_each(|grant| heard.add(identity(3 - me).node_id(), grant));
+            state.accept(state.weigh(heard));
+            state.published().iter().map(|grant| grant.id).collect::<Vec<_>>()
+        };
+        let both = [Arc::clone(&there), Arc::clone(&gone)];
+        for other in [&[], &both[..]] {
+            assert_eq!(told_by(2, other), [there.id, gone.id], "the last giver tells, whoever else does");
+            assert!(told_by(1, other).is_empty(), "the one before does not");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rand::RngExt as _;
 
 use super::attach::Refusal;
-use super::grants::{Grant, Grants, SignedGrant, Weighed};
+use super::grants::{Grant, Grants, Heard, SignedGrant, Weighed};
 use super::record::{Answer, Call, Want, encode};
 use super::start::{grant_row, rest_key};
 use super::{Cluster, ClusterEvent, TICK, ledger};
@@ -401,8 +401,11 @@ impl Cluster {
             let index = usize::from(pool);
             let state = self.networks.get(&id).and_then(|network| network.pools.get(index));
             let Some(state) = state else { continue };
-            let published = self.views.values().filter_map(|view| view.grants.get(&(id, pool)));
-            let heard: Grants = published.flatten().map(|(id, grant)| (*id, Arc::clone(grant))).collect();
+            let mut heard = Heard::default();
+            for (&teller, view) in &self.views {
+                let published = view.grants.get(&(id, pool)).into_iter().flat_map(Grants::values);
+                published.for_each(|grant| heard.add(teller, grant));
+            }
             weighed.push((id, index, state.weigh(heard)));
         }
         if self.accept(now, weighed).is_err() {
@@ -495,7 +498,7 @@ impl Cluster {
     pub(super) fn finish_leaving(&mut self, now: Instant) {
         let Some(deadline) = self.leaving else { return };
         let pools = self.networks.values().flat_map(|network| &network.pools);
-        let mut open = pools.flat_map(|state| state.unheard());
+        let mut open = pools.flat_map(|state| state.unreceived());
         let waiting = open.any(|grant| self.is_alive(grant.grant.to));
         if waiting && now < deadline {
             self.tick_at = now + TICK / 10;
