@@ -9,6 +9,8 @@ mod audit;
 mod bad_input;
 #[path = "netns/capture.rs"]
 mod capture;
+#[path = "netns/command_forms.rs"]
+mod command_forms;
 #[path = "netns/command_line.rs"]
 mod command_line;
 #[path = "netns/everyone.rs"]
@@ -33,6 +35,8 @@ mod leftovers;
 mod namespace;
 #[path = "netns/rig.rs"]
 mod rig;
+#[path = "netns/sandboxes.rs"]
+mod sandboxes;
 #[path = "netns/sealed.rs"]
 mod sealed;
 #[path = "netns/spoof.rs"]
