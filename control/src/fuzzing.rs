@@ -8,6 +8,7 @@ use crate::timestamp::UnixMillis;
 use crate::trust::{Chain, Token};
 
 pub use crate::gossip::fuzzing::{framing, message as gossip};
+pub use crate::names::fuzzing::{query, reply};
 pub use crate::session::fuzzing::handshake;
 pub use weft_dataplane::fuzzing::sealed_datagram;
 
@@ -15,12 +16,14 @@ pub use weft_dataplane::fuzzing::sealed_datagram;
 pub type Target = (&'static str, fn(Instant, &[u8]));
 
 /// Every target; each has its seeds in `fuzz/corpus/NAME`.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
     ("sealed_datagram", |_, input| sealed_datagram(input)),
     ("handshake", handshake),
     ("admission", |_, input| admission(input)),
     ("gossip", gossip),
     ("framing", framing),
+    ("dns_query", |_, input| query(input)),
+    ("dns_reply", |_, input| reply(input)),
 ];
 
 /// Octets as a join token's text, as a chain of certificates, and as what is said at admission.

@@ -7,7 +7,6 @@
 pub mod admission;
 pub mod api;
 pub mod cluster;
-pub mod command;
 pub mod driver;
 pub mod firewall;
 #[doc(hidden)]
@@ -17,6 +16,7 @@ pub mod identity;
 pub mod ipam;
 pub mod local;
 pub mod model;
+pub mod names;
 pub mod network;
 pub mod noise;
 pub mod plan;
