@@ -9,10 +9,10 @@ mod audit;
 mod bad_input;
 #[path = "netns/capture.rs"]
 mod capture;
-#[path = "netns/command_forms.rs"]
-mod command_forms;
 #[path = "netns/command_line.rs"]
 mod command_line;
+#[path = "netns/dns.rs"]
+mod dns;
 #[path = "netns/everyone.rs"]
 mod everyone;
 #[path = "netns/faults.rs"]
@@ -31,12 +31,12 @@ mod keys;
 mod kill;
 #[path = "netns/leftovers.rs"]
 mod leftovers;
+#[path = "netns/names.rs"]
+mod names;
 #[path = "netns/namespace.rs"]
 mod namespace;
 #[path = "netns/rig.rs"]
 mod rig;
-#[path = "netns/sandboxes.rs"]
-mod sandboxes;
 #[path = "netns/sealed.rs"]
 mod sealed;
 #[path = "netns/spoof.rs"]

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,7 @@ use crate::output::{Screen, escape};
 /// Runs the agent until it is told to stop.
 pub(crate) fn perform(args: &AgentArgs, socket: Option<&Path>, screen: &mut Screen) -> Outcome {
     hardening::give_up_privileges()?;
+    allow_descriptors()?;
     start_logging(&args.log)?;
     let mut config = config::compose(args, std::env::var_os("CREDENTIALS_DIRECTORY"))?;
     config.socket = socket.map(Path::to_owned);
@@ -29,6 +31,12 @@ pub(crate) fn perform(args: &AgentArgs, socket: Option<&Path>, screen: &mut Scre
         agent::run(config, |report| announce(report, screen), stop).await.map_err(anyhow::Error::from)
     })?;
     Ok(())
+}
+
+/// Allows as many open descriptors as the system does: each sandbox takes some.
+fn allow_descriptors() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of open descriptors")
 }
 
 fn start_logging(filter: &str) -> Result<()> {

@@ -19,6 +19,7 @@ use crate::args::{AgentArgs, HostArgs};
 const DEFAULT_FILE: &str = "/etc/weft/weft.toml";
 const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
 const DEFAULT_RUN_DIR: &str = "/run/weft";
+const DEFAULT_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Name of the join token in a directory of systemd credentials (`LoadCredential=weft.token:…`, systemd.exec(5)).
 const CREDENTIAL: &str = "weft.token";
 /// Most packet workers without being asked for: more only pays with as many receive queues on the NIC.
@@ -38,6 +39,7 @@ struct FileSettings {
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
     workers: Option<NonZeroUsize>,
+    resolv_conf: Option<PathBuf>,
     require_encryption: bool,
     teardown_on_stop: bool,
 }
@@ -72,6 +74,11 @@ pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result
         run_dir: args.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
         socket: None,
         workers: args.workers.or(file.workers).unwrap_or_else(default_workers),
+        resolv_conf: args
+            .resolv_conf
+            .clone()
+            .or(file.resolv_conf)
+            .unwrap_or_else(|| DEFAULT_RESOLV_CONF.into()),
         require_encryption: args.require_encryption || file.require_encryption,
         teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
     })

@@ -13,6 +13,7 @@
 //! | `POST /networks/{id or name}/connect`, `…/disconnect` | [`Connect`] → [`Connected`], [`Disconnect`] → 200 |
 //! | `GET /sandboxes`, `GET /sandboxes/{name}` | → `Vec<Sandbox>`, `Sandbox` |
 //! | `POST /sandboxes/create`, `DELETE /sandboxes/{name}` | [`SandboxCreate`] → 201 [`Sandbox`], 204 |
+//! | `GET /sandboxes/{name}/files` | → [`SandboxFiles`] |
 //! | `POST /networks/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network's hidden namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/adopt?name=N` | `Upgrade: weft-descriptor` → 101, the client sends one octet with a namespace descriptor; the agent answers one line of JSON ([`Sandbox`] or [`ErrorMessage`]) |
@@ -26,8 +27,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-
-use crate::command::{Command, State};
 
 /// Header value of the descriptor-passing upgrade.
 pub const UPGRADE_DESCRIPTOR: &str = "weft-descriptor";
@@ -267,10 +266,38 @@ pub struct SandboxCreate {
     pub name: String,
     /// Gone when the process at the other end of the socket (`SO_PEERCRED`) ends.
     pub ephemeral: bool,
+    /// What it calls itself; empty for the first 12 digits of its id.
+    pub hostname: String,
+    /// Servers for names outside, instead of the host's; asked from the sandbox.
+    pub dns: Vec<String>,
+    /// Domains a name is looked for in, instead of the host's; `.` for none.
+    pub dns_search: Vec<String>,
+    /// Options of the resolver, instead of the host's.
+    pub dns_options: Vec<String>,
+    /// Further hosts, `NAME:ADDRESS`.
+    pub extra_hosts: Vec<String>,
+}
+
+/// What a command in a sandbox is to read instead of the host's files; empty in a namespace that weft did not make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SandboxFiles {
+    /// What it calls itself.
+    pub hostname: String,
+    /// Where its `/etc/resolv.conf` is, in the agent's mount namespace.
+    pub resolv_conf_path: String,
+    /// What is in it.
+    pub resolv_conf: String,
+    /// Where its `/etc/hosts` is.
+    pub hosts_path: String,
+    /// What is in it.
+    pub hosts: String,
+    /// Where its `/etc/hostname` is; in it is the name.
+    pub hostname_path: String,
 }
 
 /// A network namespace that holds endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Sandbox {
     /// Unique on this node.
@@ -287,19 +314,10 @@ pub struct Sandbox {
     pub adopted: bool,
     /// Endpoints by network name.
     pub networks: BTreeMap<String, SandboxEndpoint>,
-    /// Directory of its command: what to run, what became of it, its output ([`crate::command`]).
-    #[serde(default)]
-    pub directory: String,
-    /// What runs in it; absent where commands come and go by `exec` alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Command>,
-    /// How its command goes.
-    #[serde(default)]
-    pub state: State,
 }
 
 /// A sandbox's end of one attachment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SandboxEndpoint {
     /// 64 hexadecimal digits.
@@ -566,6 +584,9 @@ pub struct Stats {
     /// The agent's care for the kernel: audits, repairs, failures.
     #[serde(default)]
     pub agent: BTreeMap<String, u64>,
+    /// Questions about names that sandboxes asked, by counter name.
+    #[serde(default)]
+    pub names: BTreeMap<String, u64>,
     /// Handshakes of sealed networks, by counter name.
     #[serde(default)]
     pub sessions: BTreeMap<String, u64>,

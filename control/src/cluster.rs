@@ -20,6 +20,7 @@ mod keys;
 mod ledger;
 mod members;
 mod mobility;
+mod names;
 mod networks;
 mod papers;
 mod publish;
@@ -131,6 +132,8 @@ pub struct Cluster {
     ignored: BTreeMap<NetworkId, usize>,
     sealed: Sealed,
     dirty: Dirty,
+    /// Networks whose names may be others than the agent has them.
+    renamed: BTreeSet<NetworkId>,
     tick_at: Instant,
     orphans_at: Instant,
     leaving: Option<Instant>,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{EndpointId, Name, SandboxId};
+use crate::names::Wishes;
 use crate::plan::{Place, Plan, Step};
 use crate::storage::{Row, Table, Write};
 
@@ -29,6 +30,8 @@ pub struct Sandbox {
     pub owner: Option<Owner>,
     /// Names of its endpoints' interfaces.
     pub interfaces: BTreeMap<EndpointId, String>,
+    /// What its user wants of names.
+    pub wishes: Wishes,
 }
 
 /// Where a sandbox's namespace comes from.
@@ -177,6 +180,12 @@ pub enum Return {
 }
 
 impl Sandbox {
+    /// What it calls itself: as its user wants, or the first 12 digits of its id.
+    #[must_use]
+    pub fn hostname(&self) -> String {
+        if self.wishes.hostname.is_empty() { self.id.short() } else { self.wishes.hostname.clone() }
+    }
+
     /// Decides after a restart, given whether its namespace and its owner are still there.
     #[must_use]
     pub fn comes_back(&self, namespace_there: bool, owner_there: bool) -> Return {
@@ -202,6 +211,7 @@ mod tests {
             origin: Origin::Made,
             owner: None,
             interfaces: BTreeMap::from([(EndpointId([9; 16]), "eth0".to_owned())]),
+            wishes: Wishes { hostname: "h".to_owned(), ..Wishes::default() },
         }
     }
 

@@ -59,6 +59,9 @@ pub(crate) struct AgentArgs {
     /// Packet threads [default: one per processor, at most 8]
     #[arg(long, env = "WEFT_WORKERS", hide_env_values = true, value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,
+    /// Whom to ask about names outside [default: /etc/resolv.conf]
+    #[arg(long, env = "WEFT_RESOLV_CONF", hide_env_values = true, value_name = "FILE")]
+    pub(crate) resolv_conf: Option<PathBuf>,
     /// Make and take part in encrypted networks only
     #[arg(long, env = "WEFT_REQUIRE_ENCRYPTION", hide_env_values = true)]
     pub(crate) require_encryption: bool,

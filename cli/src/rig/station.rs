@@ -127,7 +127,7 @@ impl Rig {
     /// What the agent says.
     pub fn create_sandbox(&self, host: usize, name: &str) -> Result<Namespace> {
         let client = self.hosts[host].client()?;
-        let request = SandboxCreate { name: name.to_owned(), ephemeral: false };
+        let request = SandboxCreate { name: name.to_owned(), ..SandboxCreate::default() };
         let sandbox: Sandbox = client.change("/sandboxes/create", &request).map_err(words)?;
         Ok(Namespace::from_descriptor(client.namespace(&sandbox.name).map_err(words)?)?)
     }

@@ -142,9 +142,15 @@ pub(crate) fn stats(args: &StatsArgs, client: &Client, screen: &mut Screen) -> O
         return Ok(screen.json(&stats)?);
     }
     let mut table = Table::new(["COUNTER", "VALUE"]);
-    let Stats { dataplane, drops, gossip, agent, sessions } = &stats;
-    let groups =
-        [("", dataplane), ("drop.", drops), ("gossip.", gossip), ("agent.", agent), ("session.", sessions)];
+    let Stats { dataplane, drops, gossip, agent, names, sessions } = &stats;
+    let groups = [
+        ("", dataplane),
+        ("drop.", drops),
+        ("gossip.", gossip),
+        ("agent.", agent),
+        ("names.", names),
+        ("session.", sessions),
+    ];
     for (prefix, counters) in groups {
         add_counters(&mut table, prefix, counters, args.all);
     }

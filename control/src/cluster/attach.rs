@@ -138,6 +138,7 @@ impl Cluster {
         let own = self.endpoints.get_mut(&endpoint).ok_or(ClusterError::NoEndpoint(endpoint))?;
         own.announced = true;
         self.dirty.records.insert(own.network);
+        self.renamed.insert(own.network);
         self.settle(now);
         Ok(())
     }

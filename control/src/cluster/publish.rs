@@ -119,6 +119,7 @@ impl Cluster {
         let mut endpoints = 0;
         let vnis = self.vnis();
         let dirty = std::mem::take(&mut self.dirty.segments);
+        self.renamed.extend(dirty.iter().copied());
         for id in dirty {
             let picture = vnis.get(&id).and_then(|&vni| self.picture(now, id, vni));
             let derived = picture.as_ref().map(reconcile::derive);

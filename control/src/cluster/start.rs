@@ -106,6 +106,7 @@ impl Cluster {
             mobility: Default::default(),
             ignored: BTreeMap::new(),
             dirty: Dirty::default(),
+            renamed: BTreeSet::new(),
             tick_at: now + TICK,
             orphans_at: now + TICK,
             leaving: None,

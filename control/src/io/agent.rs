@@ -67,6 +67,8 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// The API's socket; absent, `run_dir/weft.sock`.
     pub socket: Option<PathBuf>,
+    /// The host's `resolv.conf`: whom to ask about names outside, and what files of sandboxes are made from.
+    pub resolv_conf: PathBuf,
     /// Whether to take part in encrypted networks only.
     pub require_encryption: bool,
     /// Packet workers, each with a queue pair and a thread of its own.

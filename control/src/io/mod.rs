@@ -3,8 +3,8 @@
 
 mod admission;
 pub mod agent;
-pub mod commands;
 mod descriptor;
+mod dns;
 mod holding;
 pub mod joining;
 mod kernel;
@@ -14,6 +14,7 @@ pub mod netlink;
 mod nft;
 mod node;
 mod process;
+mod resolver;
 mod server;
 pub mod store;
 pub mod streams;

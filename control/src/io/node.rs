@@ -30,11 +30,13 @@ mod connect;
 mod errand;
 mod lifecycle;
 mod moved;
+mod names;
 mod sandboxes;
 mod shown;
 
 use errand::{Errand, Errands};
 use moved::Holders;
+pub(crate) use names::Names;
 pub(crate) use shown::Facts;
 
 /// How a call is answered.
@@ -63,6 +65,7 @@ pub(crate) struct Node {
     storage: Arc<dyn Storage>,
     sandboxes: Sandboxes,
     worker: Worker,
+    pub(crate) names: Names,
     pub(crate) dataplane: Arc<Dataplane>,
     pub(crate) facts: Facts,
     pub(crate) counters: NodeCounters,
@@ -160,6 +163,7 @@ impl Node {
         storage: Arc<dyn Storage>,
         sandboxes: Sandboxes,
         worker: Worker,
+        names: Names,
         dataplane: Arc<Dataplane>,
         facts: Facts,
     ) -> Self {
@@ -168,6 +172,7 @@ impl Node {
             storage,
             sandboxes,
             worker,
+            names,
             dataplane,
             facts,
             counters: NodeCounters::default(),
@@ -186,9 +191,9 @@ impl Node {
         }
     }
 
-    /// Gives the worker up, with all it still has to do.
-    pub(crate) fn into_worker(self) -> Worker {
-        self.worker
+    /// Gives the threads up, with all they still have to do.
+    pub(crate) fn into_threads(self) -> (Worker, Names) {
+        (self.worker, self.names)
     }
 
     /// Forgets the cluster and all that was in it.
@@ -220,6 +225,7 @@ impl Node {
                 ClusterEvent::Left => self.left = true,
             }
         }
+        self.settle_names();
     }
 
     fn network_removed(&mut self, network: NetworkId, endpoints: &[EndpointId]) {
@@ -317,7 +323,11 @@ fn wish(
             text.parse().map_err(|fault| bad_request(format!("invalid MAC address {text:?}: {fault}")))?,
         ),
     };
-    let aliases: Result<_, _> = aliases.iter().map(|alias| alias.parse::<Name>()).collect();
+    let aliases: Result<Vec<Name>, _> = aliases.iter().map(|alias| alias.parse::<Name>()).collect();
+    let mut aliases = aliases.map_err(bad_request)?;
+    // What a sandbox calls itself is one of its names, as Docker has it.
+    let hostname = sandbox.wishes.hostname.parse().ok().filter(|name| *name != sandbox.name);
+    aliases.extend(hostname.filter(|name| !aliases.contains(name)));
     Ok(Attach {
         network,
         sandbox: sandbox.id,
@@ -325,7 +335,7 @@ fn wish(
         ip4: ipam_config.ipv4_address,
         ip6: ipam_config.ipv6_address,
         mac,
-        aliases: aliases.map_err(bad_request)?,
+        aliases,
     })
 }
 

@@ -47,6 +47,7 @@ pub(crate) enum Call {
     Fdb(String),
     Sandboxes,
     Sandbox(String),
+    SandboxFiles(String),
     CreateSandbox { request: SandboxCreate, client: Option<u32> },
     RemoveSandbox { name: String, force: bool },
     OpenSandbox(String),
@@ -185,6 +186,7 @@ fn routes(desk: Desk) -> Router {
         .route("/sandboxes/create", post(create_sandbox))
         .route("/sandboxes/adopt", post(adopt))
         .route("/sandboxes/{sandbox}", get(sandbox).delete(remove_sandbox))
+        .route("/sandboxes/{sandbox}/files", get(sandbox_files))
         .route("/sandboxes/{sandbox}/namespace", post(open_sandbox))
         .route("/keys", get(|State(desk): State<Desk>| async move { desk.ask(Call::Keys).await }))
         .route(
@@ -270,6 +272,10 @@ async fn fdb(State(desk): State<Desk>, network: Segment) -> Reply {
 
 async fn sandbox(State(desk): State<Desk>, sandbox: Segment) -> Reply {
     desk.ask(Call::Sandbox(name(sandbox)?)).await
+}
+
+async fn sandbox_files(State(desk): State<Desk>, sandbox: Segment) -> Reply {
+    desk.ask(Call::SandboxFiles(name(sandbox)?)).await
 }
 
 async fn create_sandbox(

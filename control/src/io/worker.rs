@@ -140,6 +140,7 @@ pub(crate) fn word(failure: &Failure<KernelError>) -> String {
 /// Hands work to the thread.
 pub(crate) struct Worker {
     work: Option<mpsc::Sender<Work>>,
+    done: UnboundedSender<Next>,
     thread: Option<JoinHandle<Pins>>,
 }
 
@@ -150,6 +151,7 @@ impl Worker {
     /// No more threads.
     pub(crate) fn start(kernel: Kernel, done: UnboundedSender<Next>) -> std::io::Result<Self> {
         let (work, queue) = mpsc::channel::<Work>();
+        let told = done.clone();
         let thread = std::thread::Builder::new().name("weft-kernel".into()).spawn(move || {
             let mut bench = Bench { kernel, picked: BTreeMap::new() };
             for work in queue {
@@ -163,7 +165,12 @@ impl Worker {
             }
             bench.kernel.into_pins()
         })?;
-        Ok(Self { work: Some(work), thread: Some(thread) })
+        Ok(Self { work: Some(work), done: told, thread: Some(thread) })
+    }
+
+    /// The way back to the loop, for work that is handed on.
+    pub(crate) fn done(&self) -> UnboundedSender<Next> {
+        self.done.clone()
     }
 
     /// Has `work` done after everything before it; what it returns is done by the loop.

@@ -20,11 +20,13 @@ use crate::admission::{AdmissionError, Answer, Errand, Outcome, Welcome};
 use crate::cluster::{Cluster, ClusterConfig, ClusterError, Timing};
 use crate::identity::Identity;
 use crate::io::admission::{self, AskError, Asking};
+use crate::io::dns::Dns;
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
 use crate::io::namespace::Pins;
-use crate::io::node::{Facts, Node, now, wall};
+use crate::io::node::{Facts, Names, Node, now, wall};
+use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{self, Asked, SocketFile, explain};
 use crate::io::store::Store;
 use crate::io::streams::{Doors, Guest, Received, StreamCounters};
@@ -227,16 +229,26 @@ impl Agent {
         let (done_in, done) = mpsc::unbounded_channel();
         let worker = Kernel::new(pins, edges.carrier()).and_then(|kernel| Worker::start(kernel, done_in));
         let worker = worker.map_err(failed("start the kernel's thread"))?;
+        let host = Host::new(config.resolv_conf.clone());
+        let files = SandboxFiles::new(config.run_dir.join("sandboxes"));
+        let dns = Dns::start().map_err(failed("start the thread of names"))?;
         let facts = Facts {
             name,
             workers: config.workers.get(),
             started: now(),
             namespaces,
-            commands: config.state_dir.join("sandboxes"),
             streams: counters,
             warnings: BTreeMap::new(),
         };
-        let node = Node::new(cluster, storage, sandboxes, worker, Arc::clone(&edges.dataplane), facts);
+        let node = Node::new(
+            cluster,
+            storage,
+            sandboxes,
+            worker,
+            Names::new(dns, files, host),
+            Arc::clone(&edges.dataplane),
+            facts,
+        );
         let (seeds_in, seeds) = mpsc::channel(1);
         let seeking = tokio::spawn(seeds::resolve(config.join.clone(), edges.gossip, seeds_in));
         let mut tick = tokio::time::interval(TICK);
@@ -281,7 +293,7 @@ impl Agent {
     /// Waits for one thing to happen and takes it in. Nothing is lost if it is not waited for to the end.
     async fn turn(&mut self) {
         self.flush();
-        let due = self.node.cluster.poll_timeout();
+        let due = self.node.cluster.poll_timeout().into_iter().chain(self.node.names.poll_timeout()).min();
         let due = due.unwrap_or_else(|| now() + TICK);
         tokio::select! {
             readable = self.edges.udp.readable() => if readable.is_ok() { self.receive() },
@@ -379,6 +391,7 @@ impl Agent {
         self.seat_members();
         self.node.bury();
         self.node.tell_again();
+        self.node.follow_resolver();
         self.node.note_traffic();
         if self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.node.audit();
@@ -505,9 +518,14 @@ impl Agent {
             tracing::error!(%fault, "the cluster could not be forgotten: remove the state directory");
         }
         let Self { node, edges, held, mut done, .. } = self;
-        let worker = node.into_worker();
-        // The thread finishes what it was handed; waiting for it may take a while.
-        let pins = tokio::task::spawn_blocking(move || worker.finish()).await.ok().flatten();
+        let (worker, names) = node.into_threads();
+        // The threads finish what they were handed; waiting for them may take a while.
+        let finish = move || {
+            let pins = worker.finish();
+            drop(names);
+            pins
+        };
+        let pins = tokio::task::spawn_blocking(finish).await.ok().flatten();
         while done.try_recv().is_ok() {}
         if let Some(pins) = pins {
             pins.close();

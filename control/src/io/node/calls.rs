@@ -45,6 +45,7 @@ impl Node {
             Call::Fdb(name) => self.show_fdb(&name),
             Call::Sandboxes => json(StatusCode::OK, &self.show_sandboxes()),
             Call::Sandbox(name) => json(StatusCode::OK, &self.show_sandbox(self.sandboxes.resolve(&name)?)),
+            Call::SandboxFiles(name) => self.show_files(&name),
             Call::Keys => json(StatusCode::OK, &self.cluster.keys(now())),
             Call::RotateKeys => {
                 let epoch = self.cluster.rotate_keys(now())?.to_string();

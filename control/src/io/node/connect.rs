@@ -50,6 +50,9 @@ impl Node {
 
     fn make_interface(&mut self, lease: Lease, sandbox: SandboxId, reply: Reply) {
         self.fresh.insert(lease.endpoint);
+        // Names are made to be answered while the interface is made.
+        self.names.doubt();
+        self.settle_names();
         self.segment_changed(lease.network);
         let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
         let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default() };
@@ -86,8 +89,9 @@ impl Node {
                 Err(refusal)
             }
         };
+        self.names.doubt();
         self.drain_cluster();
-        answer(reply, outcome);
+        self.answer_when_named(sandbox, reply, outcome);
     }
 
     /// Writes down which interface an endpoint is; from then on it is there for good.
@@ -140,6 +144,7 @@ impl Node {
         let holder = self.sandboxes.iter().find(|sandbox| sandbox.interfaces.contains_key(&endpoint));
         let Some(mut sandbox) = holder.cloned() else { return };
         sandbox.interfaces.remove(&endpoint);
+        self.names.doubt();
         if let Err(fault) = self.commit("sandbox-interface", &[save(&sandbox)]) {
             tracing::warn!(%fault, "an interface could not be forgotten");
         }

@@ -7,13 +7,13 @@ use axum::http::StatusCode;
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::SandboxCreate;
 use crate::cluster::OwnEndpoint;
-use crate::io::commands::Directory;
 use crate::io::kernel::KernelError;
 use crate::io::namespace::{Namespace, NamespaceId};
 use crate::io::process;
 use crate::io::server::{Answer, Refusal, explain};
 use crate::io::worker::{Bench, word};
 use crate::model::{Name, SandboxId};
+use crate::names::Wishes;
 use crate::plan::{Place, run, run_through};
 use crate::sandbox::{Origin, Owner, Sandbox, forget, plan_made, plan_removed, save};
 
@@ -37,7 +37,11 @@ impl Node {
         };
         let owner = if request.ephemeral { Some(owner(client)?) } else { None };
         self.admit_name(&name)?;
-        Ok(Sandbox { id, name, created: wall(), origin: Origin::Made, owner, interfaces: BTreeMap::new() })
+        let SandboxCreate { hostname, dns, dns_search, dns_options, extra_hosts, .. } = &request;
+        let wishes =
+            Wishes::check(hostname, dns, dns_search, dns_options, extra_hosts).map_err(bad_request)?;
+        let (created, origin, interfaces) = (wall(), Origin::Made, BTreeMap::new());
+        Ok(Sandbox { id, name, created, origin, owner, interfaces, wishes })
     }
 
     fn admit_name(&self, name: &Name) -> Result<(), Refusal> {
@@ -63,6 +67,8 @@ impl Node {
                 self.remove_namespace(sandbox.id, None);
             })?;
             self.sandboxes.put(sandbox.clone());
+            self.names.doubt();
+            self.settle_names();
             tracing::info!(sandbox = %sandbox.id, "sandbox made");
             json(StatusCode::CREATED, &self.show_sandbox(&sandbox))
         });
@@ -103,7 +109,8 @@ impl Node {
             return answer(reply, Err(refusal));
         }
         let (origin, owner, interfaces) = (Origin::Adopted, None, BTreeMap::new());
-        let sandbox = Sandbox { id, name, created: wall(), origin, owner, interfaces };
+        let wishes = Wishes::default();
+        let sandbox = Sandbox { id, name, created: wall(), origin, owner, interfaces, wishes };
         self.making.insert(sandbox.name.clone());
         self.worker.hand(move |bench| {
             bench.kernel.name_sandbox(sandbox.id, sandbox.name.as_str());
@@ -151,6 +158,7 @@ impl Node {
     pub(super) fn forget_sandbox(&mut self, id: SandboxId, errand: Option<Errand>) -> Result<(), Refusal> {
         self.commit("sandbox-remove", &[forget(id)])?;
         self.sandboxes.remove(id);
+        self.names.doubt();
         tracing::info!(sandbox = %id, "sandbox removed");
         let fresh = |own: &OwnEndpoint| self.fresh.contains(&own.lease.endpoint);
         let own = self.cluster.own_endpoints().filter(|own| own.sandbox == id && !fresh(own));
@@ -166,11 +174,7 @@ impl Node {
     }
 
     fn remove_namespace(&mut self, id: SandboxId, errand: Option<Errand>) {
-        let directory = Directory::at(&self.commands_of(id));
         self.worker.hand(move |bench| {
-            if let Err(fault) = directory.remove() {
-                tracing::warn!(sandbox = %id, %fault, "files of a command are left over");
-            }
             let failed = run_through(&plan_removed(id), &mut bench.kernel);
             bench.kernel.forget_sandbox(id);
             move |node: &mut Self| {

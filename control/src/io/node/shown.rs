@@ -9,12 +9,10 @@ use axum::http::StatusCode;
 
 use super::{Node, json, now};
 use crate::api;
-use crate::command::State;
 use crate::driver::overlay::COUNTERS;
-use crate::io::commands::{self, Directory};
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
-use crate::model::{Name, SandboxId};
+use crate::model::Name;
 use crate::sandbox::{Origin, Sandbox};
 use crate::timestamp::UnixMillis;
 
@@ -25,8 +23,6 @@ pub(crate) struct Facts {
     pub(crate) workers: usize,
     pub(crate) started: Instant,
     pub(crate) namespaces: std::path::PathBuf,
-    /// Directories of sandboxes' commands.
-    pub(crate) commands: std::path::PathBuf,
     pub(crate) streams: Arc<StreamCounters>,
     /// Things an operator should look at.
     pub(crate) warnings: BTreeMap<&'static str, String>,
@@ -63,6 +59,7 @@ impl Node {
             drops: totals.drops_by_reason().map(own).chain(COUNTERS.iter().map(counted)).collect(),
             gossip: self.cluster.gossip().counters().named().into_iter().chain(streams).map(own).collect(),
             agent: node.into_iter().map(own).collect(),
+            names: self.names.counters().named().into_iter().map(own).collect(),
             sessions: self.cluster.session_counters().into_iter().map(own).collect(),
         }
     }
@@ -83,11 +80,6 @@ impl Node {
             }));
         }
         json(StatusCode::OK, &entries)
-    }
-
-    /// The directory of a sandbox's command.
-    pub(super) fn commands_of(&self, sandbox: SandboxId) -> std::path::PathBuf {
-        self.facts.commands.join(sandbox.long())
     }
 
     pub(super) fn show_sandboxes(&self) -> Vec<api::Sandbox> {
@@ -117,7 +109,6 @@ impl Node {
             };
             Some((names.get(&lease.network).cloned().unwrap_or_else(|| lease.network.short()), endpoint))
         });
-        let directory = Directory::at(&self.commands_of(sandbox.id));
         api::Sandbox {
             name: sandbox.name.to_string(),
             id: sandbox.id.long(),
@@ -126,18 +117,7 @@ impl Node {
             ephemeral: sandbox.owner.is_some(),
             adopted: sandbox.origin == Origin::Adopted,
             networks: networks.collect(),
-            state: show_state(sandbox, &directory),
-            command: directory.command(),
-            directory: self.commands_of(sandbox.id).display().to_string(),
         }
-    }
-}
-
-/// How the command of a sandbox goes; one without any is there to be entered.
-fn show_state(sandbox: &Sandbox, directory: &Directory) -> State {
-    match directory.life() {
-        Some(life) => life.state(commands::is_supervised(&life)),
-        None => State::standing(UnixMillis(sandbox.created)),
     }
 }
 
