@@ -144,7 +144,7 @@ impl<'e> Stack<'e> {
     fn address(&self, host: &str, field: &str) -> String {
         let name = format!("box-{host}");
         let sandbox = self.json(host, &["sandbox", "inspect", &name]).expect("a sandbox");
-        sandbox[0]["Networks"]["blue"][field].as_str().expect("an address").to_owned()
+        sandbox[0]["NetworkSettings"]["Networks"]["blue"][field].as_str().expect("an address").to_owned()
     }
 
     /// Waits until the sandbox of `from` gets answers from that of `to`, over IPv4 and IPv6.

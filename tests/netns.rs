@@ -9,6 +9,8 @@ mod audit;
 mod bad_input;
 #[path = "netns/capture.rs"]
 mod capture;
+#[path = "netns/command_forms.rs"]
+mod command_forms;
 #[path = "netns/command_line.rs"]
 mod command_line;
 #[path = "netns/dns.rs"]
@@ -37,6 +39,8 @@ mod names;
 mod namespace;
 #[path = "netns/rig.rs"]
 mod rig;
+#[path = "netns/sandboxes.rs"]
+mod sandboxes;
 #[path = "netns/sealed.rs"]
 mod sealed;
 #[path = "netns/spoof.rs"]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use weft_control::api::ErrorMessage;
 
+use crate::format::FormatError;
 use crate::output::{Screen, escape};
 
 /// A verb's outcome.
@@ -13,6 +14,9 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 /// What shells report of tools that SIGPIPE ends (128 + 13).
 const BROKEN_PIPE: u8 = 141;
+
+/// What Docker's client reports of a format that is no template (`EX_USAGE`, sysexits.h).
+const NO_TEMPLATE: u8 = 64;
 
 /// Why a verb did not do what was asked.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// The command line contradicts itself in a way the argument parser cannot see.
     Usage(String),
+    /// `--format` is no template (64, as Docker's), or asks for what the data has not.
+    Format(FormatError),
     /// A command could not be started.
     NotStarted {
         /// Which, and why.
@@ -66,6 +72,7 @@ impl Failure {
         match self {
             Self::Refused { message, .. } => message.clone(),
             Self::Failed(error) => format!("weft: {error:#}"),
+            Self::Format(fault) => fault.to_string(),
             Self::Usage(message) | Self::NotStarted { message, .. } => format!("weft: {message}"),
             Self::Exit(_) => String::new(),
             Self::Unreachable { socket, source } => format!(
@@ -96,6 +103,8 @@ impl Failure {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Refused { .. } | Self::Failed(_) => 1,
+            Self::Format(FormatError::Parse(_)) => NO_TEMPLATE,
+            Self::Format(FormatError::Run(_)) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
             Self::Exit(status) | Self::NotStarted { status, .. } => *status,
@@ -106,6 +115,12 @@ impl Failure {
     fn is_broken_pipe(&self) -> bool {
         let Self::Failed(error) = self else { return false };
         error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<FormatError> for Failure {
+    fn from(fault: FormatError) -> Self {
+        Self::Format(fault)
     }
 }
 

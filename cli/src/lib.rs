@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, DEFAULT_SOCKET, Verb};
 use client::Client;
@@ -22,12 +22,15 @@ mod config;
 mod demo;
 mod failure;
 mod filter;
+mod format;
 mod hardening;
 mod ipam;
 mod joining;
+mod moment;
 mod output;
 mod process;
 pub mod rig;
+mod supervise;
 mod surroundings;
 mod sys;
 pub mod traffic;
@@ -57,8 +60,18 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Traffic(verb) => traffic::perform(verb, screen),
         Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),
         Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),
-        Verb::Run(args) => verbs::sandbox::run(args, &client()?, screen),
+        Verb::Run(args) => verbs::sandbox::run(args, client()?, screen),
         Verb::Exec(args) => verbs::sandbox::exec(args, client()?),
+        Verb::Ps(args) => verbs::sandbox::ps(args, &client()?, screen),
+        Verb::Logs(args) => verbs::sandbox::logs(args, &client()?, screen),
+        Verb::Start(args) => verbs::sandbox::start(&args.names, &client()?, screen),
+        Verb::Stop(args) => verbs::sandbox::stop(args, &client()?, screen),
+        Verb::Restart(args) => verbs::sandbox::restart(args, &client()?, screen),
+        Verb::Kill(args) => verbs::sandbox::kill(args, &client()?, screen),
+        Verb::Rm(args) => verbs::sandbox::remove(args, &client()?, screen),
+        Verb::Inspect(args) => verbs::sandbox::inspect(args, &client()?, screen),
+        Verb::Completion { shell } => complete(*shell),
+        Verb::Supervise => supervise::perform(&client()?),
         Verb::Keys(verb) => verbs::keys::perform(verb, &client()?, screen),
         Verb::Status(args) => verbs::node::status(args, &client()?, screen),
         Verb::Peers(args) => verbs::node::peers(args, &client()?, screen),
@@ -66,4 +79,11 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Capture(args) => capture::perform(args, client()?, screen),
         Verb::Stats(args) => verbs::node::stats(args, &client()?, screen),
     }
+}
+
+/// Prints what a shell needs to complete the words of the argument tree.
+fn complete(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -13,10 +15,12 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::args::KeyValue;
 use crate::failure::{Failure, Outcome};
+use crate::supervise::log::Capture;
 use crate::surroundings::{Home, Surroundings};
 use crate::sys::{self, Birth};
 
@@ -35,6 +39,10 @@ const FORWARDED: [Signal; 8] = [
 const FROM_KERNEL: i32 = 0x80;
 /// The end of the command is seen by `SIGCHLD`; should that go to a thread that discards it, by looking again.
 const LOOK_AGAIN: u16 = 200;
+/// Most rounds of killing what a command left behind.
+const MOST_ROUNDS: u32 = 1_000;
+/// Between two of them, where something takes its time to end.
+const LOOK_FOR_OTHERS: Duration = Duration::from_millis(5);
 /// A command that was not found, as shells report it.
 const NOT_FOUND: u8 = 127;
 /// A command that can't be executed, as shells report it.
@@ -47,8 +55,40 @@ pub(crate) struct Job<'a> {
     pub(crate) command: &'a [OsString],
     /// Variables on top of our own.
     pub(crate) env: &'a [KeyValue],
+    /// Where to start, if elsewhere.
+    pub(crate) directory: Option<&'a Path>,
     /// What it finds around it; nothing where it is to find what we do.
     pub(crate) surroundings: Option<&'a Surroundings>,
+    /// Its input and output.
+    pub(crate) streams: Streams,
+}
+
+/// Where a command's input comes from and its output goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// Ours.
+    Inherited,
+    /// Output to pipes; input from nothing, or from a pipe that nobody writes to.
+    Captured {
+        /// Whether the input stays open.
+        open_stdin: bool,
+    },
+}
+
+/// What to care for while a command runs.
+#[derive(Debug, Default)]
+pub(crate) struct Care<'a> {
+    /// Its output.
+    pub(crate) capture: Option<&'a mut Capture>,
+    /// Whether to let go of processes that it has left to us (`PR_SET_CHILD_SUBREAPER`) as they end.
+    pub(crate) reaps: bool,
+}
+
+impl<'a> Job<'a> {
+    /// A command with our streams, in our directory, without more variables.
+    pub(crate) fn new(command: &'a [OsString]) -> Self {
+        Self { command, env: &[], directory: None, surroundings: None, streams: Streams::Inherited }
+    }
 }
 
 /// Signals held back for as long as this lives, so that none gets lost while a command is prepared.
@@ -82,6 +122,15 @@ impl Drop for Signals {
 /// # Errors
 /// [`Failure::Exit`] with the command's status (128 + n for signal n) where that is not zero.
 pub(crate) fn run_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Outcome {
+    let mut child = start_in(namespace, job, signals)?;
+    match exit_status(wait(&mut child, signals, Care::default())?) {
+        0 => Ok(()),
+        status => Err(Failure::Exit(status)),
+    }
+}
+
+/// Starts a command in a namespace; the calling thread is back in its own namespace afterwards.
+pub(crate) fn start_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
     let home = File::open("/proc/thread-self/ns/net").context("open our own network namespace")?;
     let around = job.surroundings.map(Surroundings::enter).transpose()?;
     setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).context("enter the sandbox (this needs root)")?;
@@ -90,17 +139,25 @@ pub(crate) fn run_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Ou
     // Back at once: only the child holds the sandbox's namespace, so that it ends with its command.
     setns(home.as_fd(), CloneFlags::CLONE_NEWNET).context("leave the sandbox")?;
     around.map(Home::back).transpose()?;
-    match exit_status(wait(&mut child?, signals)?) {
-        0 => Ok(()),
-        status => Err(Failure::Exit(status)),
-    }
+    child
 }
 
 fn spawn(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
     let Some((program, arguments)) = job.command.split_first() else {
         return Err(Failure::Usage("no command given".to_owned()));
     };
+    if let Some(directory) = job.directory.filter(|directory| !directory.is_dir()) {
+        let message = format!("cannot start in {}: there is no such directory", directory.display());
+        return Err(Failure::NotStarted { message, status: NOT_EXECUTABLE });
+    }
     let mut command = Command::new(program);
+    if let Some(directory) = job.directory {
+        command.current_dir(directory);
+    }
+    if let Streams::Captured { open_stdin } = job.streams {
+        command.stdin(if open_stdin { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    }
     command.args(arguments).envs(job.env.iter().map(|pair| (&pair.key, &pair.value)));
     let birth = Birth { parent: Pid::this(), mask: signals.previous, namespace: None };
     sys::prepare(&mut command, birth);
@@ -110,16 +167,24 @@ fn spawn(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
     })
 }
 
-fn wait(child: &mut Child, signals: &Signals) -> Outcome<ExitStatus> {
+/// Waits for the end of the command, passing signals on to it and its output to where that goes.
+pub(crate) fn wait(child: &mut Child, signals: &Signals, mut care: Care<'_>) -> Outcome<ExitStatus> {
+    // Held open here, since `try_wait` would leave it and `wait` would close it.
+    let _input = child.stdin.take();
     loop {
+        if care.reaps {
+            reap_others(child);
+        }
         if let Some(status) = child.try_wait().context("wait for the command")? {
             return Ok(status);
         }
-        let mut ready = [PollFd::new(signals.source.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, LOOK_AGAIN) {
-            Ok(0) | Err(Errno::EINTR) => continue,
-            other => other.context("wait for a signal")?,
-        };
+        let signalled = is_signalled(signals, care.capture.as_deref())?;
+        if let Some(capture) = &mut care.capture {
+            capture.take();
+        }
+        if !signalled {
+            continue;
+        }
         let Some(signal) = signals.source.read_signal().context("read a signal")? else { continue };
         // A terminal signals its whole foreground group, the command included; passing such a signal on would
         // deliver it twice.
@@ -127,6 +192,50 @@ fn wait(child: &mut Child, signals: &Signals) -> Outcome<ExitStatus> {
             forward(child, i32::try_from(signal.ssi_signo).unwrap_or(0));
         }
     }
+}
+
+/// Waits for a signal, for output or for some time.
+fn is_signalled(signals: &Signals, capture: Option<&Capture>) -> Outcome<bool> {
+    let mut ready = vec![PollFd::new(signals.source.as_fd(), PollFlags::POLLIN)];
+    let pipes = capture.into_iter().flat_map(Capture::pipes);
+    ready.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
+    match poll(&mut ready, LOOK_AGAIN) {
+        Ok(0) | Err(Errno::EINTR) => return Ok(false),
+        other => other.context("wait for a signal")?,
+    };
+    Ok(ready.first().and_then(PollFd::any).unwrap_or(false))
+}
+
+/// Lets go of children that have ended, but for the command.
+fn reap_others(child: &Child) {
+    let looking = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(ended) = waitid(Id::All, looking) {
+        // The command's own end is for whoever waits for it.
+        let Some(other) = ended.pid().filter(|pid| pid.as_raw().unsigned_abs() != child.id()) else { return };
+        let _ = waitpid(other, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+/// Kills processes that a command has left to us, and theirs, until none is left; the command itself has ended.
+pub(crate) fn end_others() {
+    for _ in 0..MOST_ROUNDS {
+        for child in children() {
+            // It may have ended by itself.
+            let _ = kill(child, Signal::SIGKILL);
+        }
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(_) => return,
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(LOOK_FOR_OTHERS),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Our children (`man 5 proc_pid_task_tid_children`).
+fn children() -> Vec<Pid> {
+    let us = Pid::this();
+    let listed = std::fs::read_to_string(format!("/proc/{us}/task/{us}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
 fn forward(child: &Child, number: i32) {
@@ -139,7 +248,7 @@ fn forward(child: &Child, number: i32) {
 }
 
 /// The command's own status, or 128 + n where signal n ended it, as shells report it.
-fn exit_status(status: ExitStatus) -> u8 {
+pub(crate) fn exit_status(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }
@@ -151,8 +260,8 @@ mod tests {
     fn run(script: &str, env: &[KeyValue]) -> Outcome {
         let command = ["sh", "-c", script].map(OsString::from);
         let signals = Signals::hold()?;
-        let mut child = spawn(&Job { command: &command, env, surroundings: None }, &signals)?;
-        match exit_status(wait(&mut child, &signals)?) {
+        let mut child = spawn(&Job { env, ..Job::new(&command) }, &signals)?;
+        match exit_status(wait(&mut child, &signals, Care::default())?) {
             0 => Ok(()),
             status => Err(Failure::Exit(status)),
         }
@@ -181,9 +290,7 @@ mod tests {
         let signals = Signals::hold().expect("signals");
         let job = |program: &str| {
             let command = [OsString::from(program)];
-            spawn(&Job { command: &command, env: &[], surroundings: None }, &signals)
-                .expect_err("no such program")
-                .exit_status()
+            spawn(&Job::new(&command), &signals).expect_err("no such program").exit_status()
         };
         assert_eq!(job("/nonexistent/program"), 127);
         assert_eq!(job("/etc"), 126);

@@ -21,6 +21,14 @@ pub(crate) struct Birth {
     pub(crate) namespace: Option<Namespace>,
 }
 
+/// Makes the command start as the leader of a session of its own, which no terminal's end concerns.
+pub(crate) fn in_session_of_its_own(command: &mut Command) {
+    // SAFETY: the closure makes one system call, setsid, which is async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
 /// Makes the command start so.
 pub(crate) fn prepare(command: &mut Command, birth: Birth) {
     let in_child = move || {

@@ -28,6 +28,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::{Command, State};
+
 /// Header value of the descriptor-passing upgrade.
 pub const UPGRADE_DESCRIPTOR: &str = "weft-descriptor";
 
@@ -297,7 +299,7 @@ pub struct SandboxFiles {
 }
 
 /// A network namespace that holds endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 pub struct Sandbox {
     /// Unique on this node.
@@ -314,10 +316,19 @@ pub struct Sandbox {
     pub adopted: bool,
     /// Endpoints by network name.
     pub networks: BTreeMap<String, SandboxEndpoint>,
+    /// Directory of its command: what to run, what became of it, its output ([`crate::command`]).
+    #[serde(default)]
+    pub directory: String,
+    /// What runs in it; absent where commands come and go by `exec` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
+    /// How its command goes.
+    #[serde(default)]
+    pub state: State,
 }
 
 /// A sandbox's end of one attachment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 pub struct SandboxEndpoint {
     /// 64 hexadecimal digits.

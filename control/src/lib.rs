@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod api;
 pub mod cluster;
+pub mod command;
 pub mod driver;
 pub mod firewall;
 #[doc(hidden)]

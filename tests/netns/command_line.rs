@@ -44,9 +44,11 @@ fn run_and_exec_pass_on_how_their_command_ended() {
     let rig = network_of_one();
     let a = &rig.hosts[0];
     a.sandbox("web", "blue", &[]);
-    for verb in
-        [&["run", "--network", "blue", "--"][..], &["sandbox", "exec", "web", "--"], &["exec", "web", "--"]]
-    {
+    for verb in [
+        &["run", "--rm", "--network", "blue", "--"][..],
+        &["sandbox", "exec", "web", "--"],
+        &["exec", "web", "--"],
+    ] {
         let code = |tail: &[&str]| a.command(verb).args(tail).stderr(Stdio::null()).status().expect("ran");
         assert_eq!(code(&["true"]).code(), Some(0), "{verb:?}");
         assert_eq!(code(&["sh", "-c", "exit 7"]).code(), Some(7), "{verb:?}");
@@ -83,11 +85,23 @@ fn a_sandbox_of_run_goes_with_its_command_even_when_the_caller_is_killed() {
     let a = &rig.hosts[0];
     let sandboxes = || a.json(&["sandbox", "ls"]).as_array().map_or(0, Vec::len);
 
-    a.ok(&["run", "--name", "brief", "--network", "blue", "--", "true"]);
+    a.ok(&["run", "--rm", "--name", "brief", "--network", "blue", "--", "true"]);
     until("the sandbox went with its command", || sandboxes() == 0);
 
     let mut child = a
-        .command(&["run", "--name", "long", "--network", "blue", "--ip", "10.7.0.77", "--", "sleep", "600"])
+        .command(&[
+            "run",
+            "--rm",
+            "--name",
+            "long",
+            "--network",
+            "blue",
+            "--ip",
+            "10.7.0.77",
+            "--",
+            "sleep",
+            "600",
+        ])
         .spawn()
         .expect("started");
     until("the sandbox is attached", || {
@@ -193,7 +207,8 @@ fn exec_works_where_the_run_directory_cannot_be_seen() {
     let name = Named::after(a);
     let output = answer(Command::new("ip").args(["netns", "exec", &name.0, "sh", "-c", &exec]));
     assert!(output.code == 0 && output.stdout.contains(&address), "under ip netns exec: {output:?}");
-    let run = format!("{} --socket {} run --network blue -- ip -o -4 addr", weft::WEFT, a.socket().display());
+    let run =
+        format!("{} --socket {} run --rm --network blue -- ip -o -4 addr", weft::WEFT, a.socket().display());
     let output = answer(Command::new("ip").args(["netns", "exec", &name.0, "sh", "-c", &run]));
     assert!(output.code == 0 && output.stdout.contains("10.7.0."), "under ip netns exec: {output:?}");
 }
@@ -322,7 +337,7 @@ impl Drop for Named {
 }
 
 /// How many processes live in `namespace`.
-fn processes_in(namespace: &crate::namespace::Namespace) -> usize {
+pub(crate) fn processes_in(namespace: &crate::namespace::Namespace) -> usize {
     let inode = |path: &Path| std::fs::metadata(path).map(|ns| std::os::unix::fs::MetadataExt::ino(&ns)).ok();
     let own = inode(Path::new(&namespace.path()));
     let processes = std::fs::read_dir("/proc").expect("processes").flatten();

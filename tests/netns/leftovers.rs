@@ -17,7 +17,7 @@ fn removing_networks_and_sandboxes_and_stopping_the_agents_leaves_the_hosts_as_t
     let (web, db) = pair(&rig);
     let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
     let namespaces = [&web, &db].map(|sandbox| sandbox.namespace.path());
-    a.ok(&["run", "--network", "blue", "--", "true"]);
+    a.ok(&["run", "--rm", "--network", "blue", "--", "true"]);
     a.ok(&["network", "disconnect", "blue", "web"]);
     assert_eq!(
         web.namespace.run("ip -o link").lines().count(),

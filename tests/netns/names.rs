@@ -222,7 +222,7 @@ fn a_sandbox_has_the_servers_hosts_and_name_that_its_user_wants() {
     rig.meet(1);
     a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "--internal", "blue"]);
     let run = |flags: &[&str], script: &str| {
-        let mut words = vec!["run"];
+        let mut words = vec!["run", "--rm"];
         words.extend(flags);
         words.extend(["--", "sh", "-c", script]);
         a.ok(&words)
@@ -275,7 +275,8 @@ fn a_sandbox_has_the_servers_hosts_and_name_that_its_user_wants() {
     // without a network with names, the host's servers that can be reached, and no names
     let said = run(&["--network", "none"], "cat /etc/resolv.conf");
     assert!(said.contains("nameserver 192.0.2.53\n") && !said.contains("127."), "{said}");
-    let mut lost = a.command(&["run", "--network", "none", "--", "busybox", "ping", "-c", "1", "app2"]);
+    let mut lost =
+        a.command(&["run", "--rm", "--network", "none", "--", "busybox", "ping", "-c", "1", "app2"]);
     let lost = answer(&mut lost);
     assert!(lost.code == 1 && lost.stderr.contains("ping: bad address 'app2'"), "{lost:?}");
 

@@ -309,6 +309,12 @@ impl Host {
         answer.stderr
     }
 
+    /// Calls the binary, which must pass on the `code` of a command that says nothing.
+    pub(crate) fn refused_silently(&self, code: i32, arguments: &[&str]) {
+        let answer = self.weft(arguments);
+        assert_eq!((answer.code, answer.stderr.as_str()), (code, ""), "weft {arguments:?}: {answer:?}");
+    }
+
     /// Makes a sandbox attached to `network`, with more flags for `network connect`.
     pub(crate) fn sandbox(&self, name: &str, network: &str, flags: &[&str]) -> Sandbox<'_> {
         self.ok(&["sandbox", "create", name]);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 mod agent;
 mod cluster;
@@ -16,9 +17,11 @@ pub(crate) use agent::AgentArgs;
 pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs, LeaveArgs, NodeVerb, TokenCreateArgs, TokenVerb};
 pub(crate) use keys::KeysVerb;
 pub(crate) use network::{
-    ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, RemoveArgs,
+    ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, PruneArgs, RemoveArgs,
 };
-pub(crate) use sandbox::{ExecArgs, NamesArgs, RunArgs, SandboxVerb};
+pub(crate) use sandbox::{
+    ExecArgs, KillArgs, LogsArgs, NamesArgs, PsArgs, RunArgs, SandboxVerb, StartArgs, StopArgs,
+};
 pub(crate) use traffic::TrafficVerb;
 pub(crate) use value::{KeyValue, Target};
 
@@ -40,10 +43,11 @@ On two hosts (as root):
   a# weft init && weft agent &                   prints how other hosts join
   b# weft join TOKEN && weft agent &
   a# weft network create blue
-  a# weft run --name web --network blue -- CMD   CMD in a sandbox with an address in 'blue'
-  b# weft run --network blue -- ping WEB'S-ADDRESS
+  a# weft run -d --name web --network blue -- CMD   CMD in a sandbox with an address in 'blue'
+  b# weft run --rm --network blue -- ping WEB'S-ADDRESS
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 no agent answers; 'run' and 'exec' pass on that of CMD."
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no agent answers, 64 --format is no template; 'run' and 'exec' pass
+on that of CMD."
 )]
 pub(crate) struct Cli {
     /// Unix socket of the agent to speak to, or for 'agent' to serve on [default: /run/weft/weft.sock]
@@ -76,10 +80,40 @@ pub(crate) enum Verb {
     /// Make, list, inspect and remove sandboxes (network namespaces); run commands in them
     #[command(subcommand)]
     Sandbox(SandboxVerb),
-    /// Run a command in a sandbox of its own, attached to a network; both go when it ends
-    Run(RunArgs),
-    /// Run a command in an existing sandbox (short for 'sandbox exec')
+    /// Run a command in a new sandbox, attached to a network
+    Run(Box<RunArgs>),
+    /// Run a command in a sandbox that exists
     Exec(ExecArgs),
+    /// List sandboxes of this host, with their commands and how these go
+    Ps(PsArgs),
+    /// Show the output of a command that 'run -d' started
+    Logs(LogsArgs),
+    /// Start the commands of sandboxes again, in the background
+    Start(StartArgs),
+    /// End the commands of sandboxes: SIGTERM, after a time SIGKILL
+    Stop(StopArgs),
+    /// Stop, then start
+    Restart(StopArgs),
+    /// Send the commands of sandboxes a signal
+    Kill(KillArgs),
+    /// Remove sandboxes, and detach them from their networks
+    Rm(RemoveArgs),
+    /// Show everything about sandboxes or networks, as JSON
+    Inspect(InspectArgs),
+    /// Print what a shell needs to complete weft's words
+    #[command(after_help = "\
+Examples:
+  weft completion bash > /usr/share/bash-completion/completions/weft
+  source <(weft completion zsh)
+  weft completion fish > ~/.config/fish/completions/weft.fish")]
+    Completion {
+        /// Shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Watch over a command in the background (used by 'run -d' and 'start')
+    #[command(hide = true)]
+    Supervise,
     /// Show and change the keys that all members share
     #[command(subcommand)]
     Keys(KeysVerb),

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use clap::{Args, Subcommand};
 
 use super::value::{KeyValue, Target, ipv4, ipv6, mac};
+use crate::filter::FilterArg;
 
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
@@ -19,6 +20,8 @@ pub(crate) enum NetworkVerb {
     /// Remove networks that nothing is attached to
     #[command(visible_alias = "remove")]
     Rm(RemoveArgs),
+    /// Remove all networks that you made and nothing is attached to
+    Prune(PruneArgs),
     /// Attach a sandbox to a network
     Connect(Box<ConnectArgs>),
     /// Detach a sandbox from a network
@@ -67,17 +70,75 @@ pub(crate) struct CreateArgs {
     /// No way out of the network
     #[arg(long)]
     pub(crate) internal: bool,
+    #[command(flatten)]
+    pub(crate) others: DockerOnly,
+}
+
+/// Flags of Docker's `network create` that say what weft does anyway, or what it does not do and says so.
+#[derive(Debug, Args)]
+pub(crate) struct DockerOnly {
+    /// IPAM driver; there is 'default'
+    #[arg(long, default_value = "default", hide = true)]
+    pub(crate) ipam_driver: String,
+    /// Options of an IPAM driver; 'default' has none
+    #[arg(long, hide = true, value_name = "KEY=VALUE")]
+    pub(crate) ipam_opt: Vec<KeyValue>,
+    /// IPv4 in the network; it cannot be switched off
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true",
+          action = clap::ArgAction::Set)]
+    pub(crate) ipv4: bool,
+    /// 'local' or 'global'; the driver decides
+    #[arg(long, hide = true)]
+    pub(crate) scope: Option<String>,
+    /// Docker Swarm's routing mesh
+    #[arg(long, hide = true)]
+    pub(crate) ingress: bool,
+    /// A configuration without a network
+    #[arg(long, hide = true)]
+    pub(crate) config_only: bool,
+    /// The configuration to take
+    #[arg(long, hide = true)]
+    pub(crate) config_from: Option<String>,
+}
+
+impl DockerOnly {
+    /// Why the network cannot be made as asked for, if so.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let bad_scope =
+            self.scope.as_deref().is_some_and(|scope| !["local", "global", "swarm"].contains(&scope));
+        let reasons = [
+            (self.ipam_driver != "default", "--ipam-driver: weft has the IPAM driver 'default' alone"),
+            (!self.ipam_opt.is_empty(), "--ipam-opt: the IPAM driver 'default' has no options"),
+            (!self.ipv4, "--ipv4=false: every network has IPv4 addresses; add IPv6 with --ipv6"),
+            (bad_scope, "--scope: the driver decides it; 'overlay' spans hosts, the others are local"),
+            (self.ingress, "--ingress: weft has no routing mesh; publish ports with 'weft run -p'"),
+            (
+                self.config_only || self.config_from.is_some(),
+                "--config-only and --config-from: give the network its own options instead",
+            ),
+        ];
+        reasons.into_iter().find(|(refused, _)| *refused).map(|(_, reason)| reason.to_owned())
+    }
 }
 
 /// Arguments of `network ls`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Filters: driver=NAME, id=PREFIX, label=KEY or KEY=VALUE, name=PART, scope=NAME, type=builtin|custom,
-dangling=true|false (nothing attached). Several of one key: any may match (labels: all); several keys: all must.")]
+dangling=true|false (nothing attached). Several of one key: any may match (labels: all); several keys: all must.
+
+Fields of --format: .ID .Name .Driver .Scope .IPv4 .IPv6 .Internal .Labels .CreatedAt and .Label \"KEY\"
+
+Examples:
+  weft network ls --filter label=team=blue -q
+  weft network ls --format 'table {{.Name}}\\t{{.Label \"team\"}}'")]
 pub(crate) struct ListArgs {
     /// Only networks that match, e.g. label=team=blue
     #[arg(short, long, value_name = "KEY=VALUE")]
-    pub(crate) filter: Vec<KeyValue>,
+    pub(crate) filter: Vec<FilterArg>,
+    /// 'table', 'table TEMPLATE', 'json', or a Go template, e.g. '{{.Name}}: {{.Driver}}'
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    pub(crate) format: Option<String>,
     /// Whole ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
@@ -91,16 +152,41 @@ pub(crate) struct ListArgs {
 
 /// Arguments of `network inspect`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weft network inspect blue
+  weft network inspect blue --format '{{range .Containers}}{{.Name}} - {{.IPv4Address}}{{println}}{{end}}'
+  weft network inspect -f '{{(index .IPAM.Config 0).Subnet}}' blue red")]
 pub(crate) struct InspectArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     pub(crate) networks: Vec<String>,
+    /// 'json' (one line), or a Go template, printed for each network
+    #[arg(short, long, value_name = "FORMAT", conflicts_with = "json")]
+    pub(crate) format: Option<String>,
     /// Accepted for Docker's sake: the answer is always verbose
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Accepted for the sake of the other verbs: the answer is always JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `network prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Filters: label=KEY or KEY=VALUE, label!=KEY or KEY=VALUE, until=TIME (made before: 24h ago, 2026-11-20T10:00:00Z,
+or seconds since 1970)
+
+Example:
+  weft network prune --force --filter label=environnement=test --filter until=24h")]
+pub(crate) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only networks that match, e.g. label=team=blue
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<FilterArg>,
 }
 
 /// Arguments of `network rm` and `sandbox rm`.
@@ -138,9 +224,37 @@ pub(crate) struct ConnectArgs {
     /// Further name in this network
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<String>,
+    /// Which network of the sandbox gives its default route; there is 0
+    #[arg(long, default_value_t = 0, hide = true, allow_hyphen_values = true)]
+    pub(crate) gw_priority: i64,
+    /// Names of another container, as Docker had them before networks
+    #[arg(long, hide = true)]
+    pub(crate) link: Vec<String>,
+    /// Further link-local address
+    #[arg(long, hide = true)]
+    pub(crate) link_local_ip: Vec<String>,
+    /// Option of the endpoint's driver
+    #[arg(long, hide = true)]
+    pub(crate) driver_opt: Vec<String>,
     /// Print what the attachment got, as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl ConnectArgs {
+    /// Why the sandbox cannot be attached as asked for, if so.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let reasons = [
+            (self.gw_priority != 0, "--gw-priority: the first network of a sandbox gives its default route"),
+            (!self.link.is_empty(), "--link: sandboxes of one network find each other by name; use --alias"),
+            (
+                !self.link_local_ip.is_empty(),
+                "--link-local-ip: add it inside, with 'weft exec SANDBOX -- ip address add'",
+            ),
+            (!self.driver_opt.is_empty(), "--driver-opt: endpoints have no options"),
+        ];
+        reasons.into_iter().find(|(refused, _)| *refused).map(|(_, reason)| reason.to_owned())
+    }
 }
 
 /// Arguments of `network disconnect`.

@@ -12,17 +12,20 @@ use weft_dataplane::wire::MacAddr;
 pub(crate) struct KeyValue {
     pub(crate) key: String,
     pub(crate) value: String,
+    /// Whether it came without `=`.
+    pub(crate) bare: bool,
 }
 
 impl FromStr for KeyValue {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bare = !text.contains('=');
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         if key.trim().is_empty() {
             return Err("expected KEY=VALUE");
         }
-        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+        Ok(Self { key: key.to_owned(), value: value.to_owned(), bare })
     }
 }
 

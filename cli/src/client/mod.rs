@@ -15,6 +15,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_control::api;
@@ -44,6 +45,22 @@ impl Client {
     pub(crate) fn new(socket: &Path) -> Outcome<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { socket: socket.to_owned(), runtime })
+    }
+
+    /// The socket of the agent.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The network namespace the agent itself lives in: the host's.
+    pub(crate) fn agent_namespace(&self) -> Outcome<OwnedFd> {
+        let unreachable = |source| Failure::Unreachable { socket: self.socket.clone(), source };
+        let stream = std::os::unix::net::UnixStream::connect(&self.socket).map_err(unreachable)?;
+        let peer = getsockopt(&stream, PeerCredentials).context("ask who the agent is")?;
+        let namespace = format!("/proc/{}/ns/net", peer.pid());
+        let file = std::fs::File::open(&namespace)
+            .with_context(|| format!("open the host's namespace {namespace} (this needs root)"))?;
+        Ok(file.into())
     }
 
     /// Asks for a value.

@@ -204,8 +204,14 @@ fn rm_goes_on_after_a_refusal_and_force_forgives_what_is_not_there() {
 
 #[test]
 fn a_sandbox_with_processes_is_removed_by_force_only() {
-    let agent = FakeAgent::answering(&[("DELETE /sandboxes/web?force=true", 204, "")]);
-    assert_eq!(agent.weft("sandbox rm web").0, 1);
+    let web = r#"{"Name":"web","Id":"0a","Created":"","Namespace":"","Ephemeral":false,"Adopted":false,"Networks":{}}"#;
+    let answers = [
+        ("GET /sandboxes/web", 200, web),
+        ("DELETE /sandboxes/0a", 409, r#"{"message":"it has processes"}"#),
+        ("DELETE /sandboxes/0a?force=true", 204, ""),
+    ];
+    let agent = FakeAgent::answering(&answers);
+    assert_eq!(agent.weft("sandbox rm web"), (1, String::new(), "it has processes\n".to_owned()));
     assert_eq!(agent.weft("sandbox rm -f web nobody"), (0, "web\n".to_owned(), String::new()));
 }
 
@@ -244,7 +250,7 @@ fn connect_passes_the_wishes_on() {
     let agent = FakeAgent::answering(&[("POST /networks/blue/connect", 200, answer)]);
     let line = "network connect --ip 10.7.0.9 --mac 02-00-00-00-00-01 --alias w blue web";
     assert_eq!(agent.weft(line), (0, String::new(), String::new()));
-    let body = agent.asked()[0].strip_prefix("POST /networks/blue/connect ").expect("call").to_owned();
+    let body = agent.asked()[1].strip_prefix("POST /networks/blue/connect ").expect("call").to_owned();
     let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(body["Container"], "web");
     assert_eq!(body["EndpointConfig"]["IPAMConfig"]["IPv4Address"], "10.7.0.9");

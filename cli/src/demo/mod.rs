@@ -175,7 +175,7 @@ impl Story<'_> {
             format!("network inspect {NETWORK}"),
             format!("fdb {NETWORK}"),
             format!("exec {} -- ip address", self.sandbox(0)),
-            format!("run --network {NETWORK} -- sh"),
+            format!("run --rm --network {NETWORK} -- sh"),
             "stats".to_owned(),
         ] {
             self.shell(&format!("{weft} {verb}"))?;

@@ -36,6 +36,21 @@ impl Screen {
         self.out.flush()
     }
 
+    /// Writes what a template printed: lines and tabs are meant, other control characters are made visible.
+    pub(crate) fn formatted(&mut self, text: &str) -> io::Result<()> {
+        let keep = |part: &str| escape(part);
+        let lines: Vec<_> =
+            text.split('\n').map(|line| line.split('\t').map(keep).collect::<Vec<_>>().join("\t")).collect();
+        write!(self.out, "{}", lines.join("\n"))?;
+        self.out.flush()
+    }
+
+    /// Writes without ending the line, for a person who is asked something.
+    pub(crate) fn ask(&mut self, text: &str) {
+        let _ = write!(self.err, "{text}");
+        let _ = self.err.flush();
+    }
+
     /// Writes a table with its header.
     pub(crate) fn table(&mut self, table: &Table) -> io::Result<()> {
         write!(self.out, "{}", table.render())?;
@@ -45,6 +60,13 @@ impl Screen {
     /// Writes a value as JSON the way `docker inspect` does: 4 spaces, and a newline at the end.
     pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
         self.line(&json(value)?)
+    }
+
+    /// Passes on what a command has printed, as it is, to standard output or standard error.
+    pub(crate) fn raw(&mut self, text: &str, to_err: bool) -> io::Result<()> {
+        let stream = if to_err { &mut self.err } else { &mut self.out };
+        stream.write_all(text.as_bytes())?;
+        stream.flush()
     }
 
     /// Writes one line for a person to standard error; a standard error that is gone is no reason to stop.

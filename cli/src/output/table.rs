@@ -19,6 +19,18 @@ impl Table {
         Self { rows: vec![header.map(str::to_owned).to_vec()] }
     }
 
+    /// A table with this header, of as many columns as it happens to have.
+    pub(crate) fn of(header: Vec<String>) -> Self {
+        let mut table = Self { rows: Vec::new() };
+        table.add(header);
+        table
+    }
+
+    /// Adds a row of any number of cells; control characters in cells are made visible.
+    pub(crate) fn add(&mut self, cells: Vec<String>) {
+        self.rows.push(cells.iter().map(|cell| escape(cell)).collect());
+    }
+
     /// Adds a row; control characters in cells are made visible.
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
         self.rows.push(cells.map(escape).to_vec());
@@ -49,7 +61,7 @@ impl Table {
     }
 
     fn widths(&self) -> Vec<usize> {
-        let columns = self.rows.first().map_or(0, Vec::len);
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widest =
             |column: usize| self.rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
         (0..columns).map(|column| (widest(column).unwrap_or(0) + PADDING).max(MIN_WIDTH)).collect()

@@ -3,6 +3,7 @@
 
 mod admission;
 pub mod agent;
+pub mod commands;
 mod descriptor;
 mod dns;
 mod holding;

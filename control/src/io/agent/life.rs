@@ -237,6 +237,7 @@ impl Agent {
             workers: config.workers.get(),
             started: now(),
             namespaces,
+            commands: config.state_dir.join("sandboxes"),
             streams: counters,
             warnings: BTreeMap::new(),
         };

@@ -9,7 +9,9 @@ use weft_dataplane::wire::Vni;
 
 use super::sandboxes::make_namespace;
 use super::{Node, now, owner_runs};
+use crate::cluster::OwnEndpoint;
 use crate::driver::overlay::Wanted;
+use crate::io::commands::{self, Directory};
 use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
 use crate::io::server::explain;
 use crate::io::worker::{Bench, Purpose};
@@ -37,12 +39,14 @@ impl Node {
         }
         self.sweep();
         self.drop_stale_interfaces();
+        self.detach_ended();
         let networks: BTreeSet<_> = self.cluster.own_endpoints().map(|own| own.lease.network).collect();
         for network in &networks {
             self.segment_changed(*network);
             self.settle(*network);
         }
         self.sweep_pins(networks);
+        self.sweep_commands();
         self.drain_cluster();
         self.worker.hand(|_| |node: &mut Self| node.recovered = true);
     }
@@ -74,6 +78,35 @@ impl Node {
         }
     }
 
+    /// Endpoints of sandboxes whose command ended while nobody was there to detach them: its supervisor was killed, or
+    /// this agent was down.
+    fn detach_ended(&mut self) {
+        let ended = |own: &OwnEndpoint| {
+            let life = Directory::at(&self.commands_of(own.sandbox)).life();
+            let ended = life.is_some_and(|life| life.has_ended(commands::is_supervised(&life)));
+            ended && !self.fresh.contains(&own.lease.endpoint)
+        };
+        let ended: Vec<_> = self.cluster.own_endpoints().filter(ended).map(|own| own.lease).collect();
+        for lease in ended {
+            tracing::info!(endpoint = %lease.endpoint, "an endpoint of a command that ended is given up");
+            if let Err(refusal) = self.detach(lease.endpoint, lease.network, None) {
+                tracing::warn!(endpoint = %lease.endpoint, fault = %refusal.message, "it stays for now");
+            }
+        }
+    }
+
+    /// Files of commands whose sandbox was forgotten just before the agent ended.
+    fn sweep_commands(&mut self) {
+        let root = self.facts.commands.clone();
+        let keep: BTreeSet<_> = self.sandboxes.iter().map(|sandbox| self.commands_of(sandbox.id)).collect();
+        self.worker.hand(move |_| {
+            if let Err(fault) = commands::keep_only(&root, &keep) {
+                tracing::warn!(%fault, "files of commands are left over");
+            }
+            |_: &mut Self| {}
+        });
+    }
+
     /// Pins that nobody remembers: what a crash left behind, or a removal that failed.
     fn sweep_pins(&mut self, networks: BTreeSet<NetworkId>) {
         let names = self.sandboxes.iter().map(|sandbox| &sandbox.name).chain(&self.making);
@@ -93,6 +126,7 @@ impl Node {
     pub(crate) fn audit(&mut self) {
         self.counters.audits += 1;
         self.sweep();
+        self.detach_ended();
         let mut networks: BTreeSet<_> = self.programmed.keys().copied().collect();
         networks.extend(self.cluster.own_endpoints().map(|own| own.lease.network));
         self.worker.hand(|bench| {

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::SandboxCreate;
 use crate::cluster::OwnEndpoint;
+use crate::io::commands::Directory;
 use crate::io::kernel::KernelError;
 use crate::io::namespace::{Namespace, NamespaceId};
 use crate::io::process;
@@ -174,7 +175,11 @@ impl Node {
     }
 
     fn remove_namespace(&mut self, id: SandboxId, errand: Option<Errand>) {
+        let directory = Directory::at(&self.commands_of(id));
         self.worker.hand(move |bench| {
+            if let Err(fault) = directory.remove() {
+                tracing::warn!(sandbox = %id, %fault, "files of a command are left over");
+            }
             let failed = run_through(&plan_removed(id), &mut bench.kernel);
             bench.kernel.forget_sandbox(id);
             move |node: &mut Self| {

@@ -9,10 +9,12 @@ use axum::http::StatusCode;
 
 use super::{Node, json, now};
 use crate::api;
+use crate::command::State;
 use crate::driver::overlay::COUNTERS;
+use crate::io::commands::{self, Directory};
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
-use crate::model::Name;
+use crate::model::{Name, SandboxId};
 use crate::sandbox::{Origin, Sandbox};
 use crate::timestamp::UnixMillis;
 
@@ -23,6 +25,8 @@ pub(crate) struct Facts {
     pub(crate) workers: usize,
     pub(crate) started: Instant,
     pub(crate) namespaces: std::path::PathBuf,
+    /// Directories of sandboxes' commands.
+    pub(crate) commands: std::path::PathBuf,
     pub(crate) streams: Arc<StreamCounters>,
     /// Things an operator should look at.
     pub(crate) warnings: BTreeMap<&'static str, String>,
@@ -82,6 +86,11 @@ impl Node {
         json(StatusCode::OK, &entries)
     }
 
+    /// The directory of a sandbox's command.
+    pub(super) fn commands_of(&self, sandbox: SandboxId) -> std::path::PathBuf {
+        self.facts.commands.join(sandbox.long())
+    }
+
     pub(super) fn show_sandboxes(&self) -> Vec<api::Sandbox> {
         let mut shown: Vec<_> = self.sandboxes.iter().map(|sandbox| self.show_sandbox(sandbox)).collect();
         shown.sort_by(|a, b| a.name.cmp(&b.name));
@@ -109,6 +118,7 @@ impl Node {
             };
             Some((names.get(&lease.network).cloned().unwrap_or_else(|| lease.network.short()), endpoint))
         });
+        let directory = Directory::at(&self.commands_of(sandbox.id));
         api::Sandbox {
             name: sandbox.name.to_string(),
             id: sandbox.id.long(),
@@ -117,7 +127,18 @@ impl Node {
             ephemeral: sandbox.owner.is_some(),
             adopted: sandbox.origin == Origin::Adopted,
             networks: networks.collect(),
+            state: show_state(sandbox, &directory),
+            command: directory.command(),
+            directory: self.commands_of(sandbox.id).display().to_string(),
         }
+    }
+}
+
+/// How the command of a sandbox goes; one without any is there to be entered.
+fn show_state(sandbox: &Sandbox, directory: &Directory) -> State {
+    match directory.life() {
+        Some(life) => life.state(commands::is_supervised(&life)),
+        None => State::standing(UnixMillis(sandbox.created)),
     }
 }
 

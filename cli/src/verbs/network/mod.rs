@@ -1,0 +1,103 @@
+//! `weft network …`.
+
+use std::collections::BTreeMap;
+
+use weft_control::api::{
+    Connect, Connected, Disconnect, EndpointConfig, EndpointIpamConfig, Ipam, Network, NetworkCreate,
+    NetworkCreated,
+};
+
+use super::each::{each, inspect_each};
+use super::sandbox::{may_attach, resolve};
+use crate::args::{
+    ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, KeyValue, NetworkVerb, RemoveArgs, Target,
+};
+use crate::client::{Client, segment};
+use crate::failure::{Failure, Outcome};
+use crate::ipam;
+use crate::output::{Screen, escape};
+
+mod list;
+mod prune;
+
+/// Does what was asked.
+pub(crate) fn perform(verb: &NetworkVerb, client: &Client, screen: &mut Screen) -> Outcome {
+    match verb {
+        NetworkVerb::Create(args) => create(args, client, screen),
+        NetworkVerb::Ls(args) => list::list(args, client, screen),
+        NetworkVerb::Inspect(args) => inspect(args, client, screen),
+        NetworkVerb::Prune(args) => prune::prune(args, client, screen),
+        NetworkVerb::Rm(args) => remove(args, client, screen),
+        NetworkVerb::Connect(args) => connect(args, client, screen),
+        NetworkVerb::Disconnect(args) => disconnect(args, client),
+    }
+}
+
+fn create(args: &CreateArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    if let Some(reason) = args.others.refusal() {
+        return Err(Failure::Usage(reason));
+    }
+    let request = NetworkCreate {
+        name: args.name.clone(),
+        driver: args.driver.clone(),
+        enable_ipv6: args.ipv6,
+        ipam: Ipam { driver: "default".to_owned(), options: None, config: ipam::pair_up(args)? },
+        options: map(&args.opt),
+        labels: map(&args.label),
+        attachable: args.attachable,
+        internal: args.internal,
+    };
+    let created: NetworkCreated = client.change("/networks/create", &request)?;
+    if !created.warning.is_empty() {
+        screen.complain(&format!("WARNING: {}", escape(&created.warning)));
+    }
+    Ok(screen.line(&escape(&created.id))?)
+}
+
+fn inspect(args: &InspectArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    let fetch = |name: &str| client.read::<Network>(&path(name));
+    inspect_each(&args.networks, args.format.as_deref(), fetch, screen)
+}
+
+fn remove(args: &RemoveArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    each(&args.names, args.force, screen, |name| client.remove(&path(name)))
+}
+
+fn connect(args: &ConnectArgs, client: &Client, screen: &mut Screen) -> Outcome {
+    if let Some(reason) = args.refusal() {
+        return Err(Failure::Usage(reason));
+    }
+    let wishes = EndpointConfig {
+        ipam_config: EndpointIpamConfig { ipv4_address: args.ip, ipv6_address: args.ip6 },
+        mac_address: args.mac.clone().unwrap_or_default(),
+        aliases: args.alias.clone(),
+    };
+    if let Target::Sandbox(sandbox) = &args.sandbox {
+        may_attach(sandbox, client)?;
+    }
+    let connected = attach(&args.network, resolve(&args.sandbox, client)?, wishes, client)?;
+    if args.json { Ok(screen.json(&connected)?) } else { Ok(()) }
+}
+
+/// Attaches a sandbox to a network.
+pub(super) fn attach(
+    network: &str,
+    sandbox: String,
+    endpoint_config: EndpointConfig,
+    client: &Client,
+) -> Outcome<Connected> {
+    client.change(&format!("{}/connect", path(network)), &Connect { container: sandbox, endpoint_config })
+}
+
+fn disconnect(args: &DisconnectArgs, client: &Client) -> Outcome {
+    let request = Disconnect { container: resolve(&args.sandbox, client)?, force: args.force };
+    client.order(&format!("{}/disconnect", path(&args.network)), &request)
+}
+
+fn path(network: &str) -> String {
+    format!("/networks/{}", segment(network))
+}
+
+fn map(pairs: &[KeyValue]) -> BTreeMap<String, String> {
+    pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect()
+}
