@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use weft_control::gossip::{Gossip, GossipConfig, Ring};
 use weft_control::identity::Identity;
-use weft_control::session::{Peer, SessionConfig, Sessions};
+use weft_control::session::{Peer, REKEY_AFTER, SessionConfig, Sessions};
 use weft_dataplane::seal::{Header, InnerChecksum};
 use weft_dataplane::wire::Vni;
 
@@ -99,6 +99,7 @@ fn sessions(number: u8, now: Instant) -> (Sessions, Peer) {
         static_secret: identity.static_secret(),
         boot_epoch: 1,
         data_port: 4789,
+        rekey_after: REKEY_AFTER,
     };
     let mut sessions = Sessions::new(config, [number; 32].into(), now);
     sessions.set_ring(now, 42, BTreeMap::from([(42, [9; 32].into())]));

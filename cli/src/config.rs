@@ -6,11 +6,13 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use weft_control::io::agent::{Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT, FirstStart};
 use weft_control::model::Name;
+use weft_control::session::REKEY_AFTER;
 use weft_control::trust::Settings;
 
 use crate::args::{AgentArgs, HostArgs};
@@ -80,6 +82,7 @@ pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result
             .or(file.resolv_conf)
             .unwrap_or_else(|| DEFAULT_RESOLV_CONF.into()),
         require_encryption: args.require_encryption || file.require_encryption,
+        rekey_after: args.rekey_after.map_or(REKEY_AFTER, Duration::from_secs),
         teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
     })
 }

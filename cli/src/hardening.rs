@@ -25,15 +25,23 @@ const USED: [Capability; 7] = [
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
+/// Switches off core dumps of this process, which would hold keys.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn forbid_dumps() -> Result<()> {
+    // A core pattern that pipes to a program ignores the limit, a process that is not dumpable is never dumped.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switch core dumps off")?;
+    set_dumpable(false).context("switch core dumps off")
+}
+
 /// Gives up, for this process and all it starts: capabilities but for [`USED`], gaining any by running a program, and
-/// core dumps, which would hold keys. To be called while the process has one thread.
+/// core dumps. To be called while the process has one thread.
 ///
 /// # Errors
 /// The kernel refuses. Some of it may be given up by then.
 pub(crate) fn give_up_privileges() -> Result<()> {
-    // A core pattern that pipes to a program ignores the limit, a process that is not dumpable is never dumped.
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("switch core dumps off")?;
-    set_dumpable(false).context("switch core dumps off")?;
+    forbid_dumps()?;
     set_no_new_privs().context("give up gaining privileges")?;
     let held = caps::read(None, CapSet::Permitted).context("read this process's capabilities")?;
     let kept: HashSet<Capability> = held.iter().copied().filter(|cap| USED.contains(cap)).collect();

@@ -11,6 +11,7 @@ use weft_control::trust::Token;
 use crate::args::{InitArgs, JoinArgs};
 use crate::config;
 use crate::failure::Outcome;
+use crate::hardening;
 use crate::output::{Colour, Screen, escape};
 
 /// Longest token read from standard input, octets.
@@ -18,6 +19,7 @@ const MAX_INPUT: u64 = 4096;
 
 /// Makes a cluster.
 pub(crate) fn init(args: &InitArgs, screen: &mut Screen) -> Outcome {
+    hardening::forbid_dumps()?;
     let host = config::host(&args.host)?;
     let store = joining::open(&host.state_dir).map_err(anyhow::Error::from)?;
     let made = runtime()?.block_on(joining::init(&store, host.settings));
@@ -43,6 +45,7 @@ pub(crate) fn init(args: &InitArgs, screen: &mut Screen) -> Outcome {
 
 /// Joins a cluster.
 pub(crate) fn join(args: &JoinArgs, screen: &mut Screen) -> Outcome {
+    hardening::forbid_dumps()?;
     let host = config::host(&args.host)?;
     let token = token_of(args)?;
     let store = joining::open(&host.state_dir).map_err(anyhow::Error::from)?;

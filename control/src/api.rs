@@ -559,6 +559,9 @@ pub struct Session {
     pub replayed: u64,
     /// Packets dropped: not authentic.
     pub forged: u64,
+    /// Packets dropped: in clear for an encrypted network, from its address.
+    #[serde(default)]
+    pub clear: u64,
 }
 
 /// One row of a network's FDB.

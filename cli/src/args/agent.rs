@@ -65,6 +65,9 @@ pub(crate) struct AgentArgs {
     /// Make and take part in encrypted networks only
     #[arg(long, env = "WEFT_REQUIRE_ENCRYPTION", hide_env_values = true)]
     pub(crate) require_encryption: bool,
+    /// For tests: replace sessions with traffic after so many seconds instead of 120
+    #[arg(long, hide = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub(crate) rekey_after: Option<u64>,
     /// On stopping also remove sandboxes and networks' namespaces, instead of keeping them for the next start
     #[arg(long, env = "WEFT_TEARDOWN_ON_STOP", hide_env_values = true)]
     pub(crate) teardown_on_stop: bool,

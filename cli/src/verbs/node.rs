@@ -102,7 +102,8 @@ fn sealed_with(session: &Session) -> String {
 
 /// What was not let in.
 fn dropped(session: &Session) -> String {
-    format!("{} replayed, {} forged", session.replayed, session.forged)
+    let Session { replayed, forged, clear, .. } = session;
+    format!("{replayed} replayed, {forged} forged, {clear} clear")
 }
 
 fn colour_of(state: &str) -> Colour {

@@ -8,6 +8,7 @@ use weft_dataplane::wire::vxlan::{OVERHEAD_V4, OVERHEAD_V6};
 
 use crate::gossip::KeyTiming;
 use crate::model::Name;
+use crate::session::REKEY_AFTER;
 
 /// What a node is told at start.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub struct Timing {
     pub forget_removed: Duration,
     /// Least time between two derivations of one segment, so that a burst of changes costs one.
     pub settle: Duration,
+    /// Age at which a pair of nodes replaces a session with traffic.
+    pub rekey: Duration,
     /// When keys change.
     pub keys: KeyTiming,
 }
@@ -73,6 +76,7 @@ impl Default for Timing {
             forget_dead: Duration::from_secs(15 * 60),
             forget_removed: Duration::from_secs(30 * 24 * 3600),
             settle: Duration::from_millis(3),
+            rekey: REKEY_AFTER,
             keys: KeyTiming::default(),
         }
     }

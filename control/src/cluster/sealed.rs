@@ -55,6 +55,7 @@ impl Sealed {
             static_secret: identity.static_secret(),
             boot_epoch,
             data_port: config.data_port,
+            rekey_after: config.timing.rekey,
         };
         Self {
             sessions: Sessions::new(own, seed, now),
@@ -248,6 +249,7 @@ fn show(view: &SessionView, totals: Option<&PeerTotals>) -> api::Session {
         opened: count(|totals| totals.received),
         replayed: count(|totals| totals.replayed),
         forged: count(|totals| totals.forged),
+        clear: count(|totals| totals.clear),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 mod edges;
 mod life;
@@ -71,6 +72,8 @@ pub struct AgentConfig {
     pub resolv_conf: PathBuf,
     /// Whether to take part in encrypted networks only.
     pub require_encryption: bool,
+    /// Age at which a pair of nodes replaces a session with traffic; [`crate::session::REKEY_AFTER`] but in tests.
+    pub rekey_after: Duration,
     /// Packet workers, each with a queue pair and a thread of its own.
     pub workers: NonZeroUsize,
     /// Whether stopping also removes sandboxes, hidden namespaces and pins. Otherwise they stay for the next start:

@@ -33,7 +33,7 @@ impl Sessions {
             update(state, peer, self.now + self.rng.random_range(Duration::ZERO..JITTER));
         } else {
             let key = mac::mac1_key(&self.local.cluster_id, &peer.static_public);
-            self.peers.insert(peer.id, PeerState::new(self.now, peer, key));
+            self.peers.insert(peer.id, PeerState::new(self.now, peer, key, self.rekey_after));
         }
         if old != Some(peer) {
             self.claim(old, peer);

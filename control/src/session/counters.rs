@@ -27,12 +27,16 @@ counters! {
     responses_repeated,
     /// Cookie replies sent: this node was under load.
     cookies_sent,
-    /// Confirmations sent, repeated ones included.
+    /// Confirmations sent, repeated ones not included.
     confirmations_sent,
+    /// Confirmations repeated, as a response came again.
+    confirmations_repeated,
     /// Handshakes finished, as either end.
     handshakes,
     /// Handshakes whose initiator was heard on the new session.
     confirmed,
+    /// Confirmations of a session that is confirmed: repeated, or a first frame was faster.
+    confirmed_again,
     /// Cookies received and used.
     cookies_used,
     /// Dropped: no kind, version and size of ours.

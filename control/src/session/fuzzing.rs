@@ -40,6 +40,7 @@ fn end(number: u8, now: Instant) -> End {
         static_secret: identity.static_secret(),
         boot_epoch: 1,
         data_port: 4789,
+        rekey_after: super::REKEY_AFTER,
     };
     let mut sessions = Sessions::new(config, Zeroizing::new([number; 32]), now);
     sessions.set_ring(now, EPOCH, [(EPOCH, Zeroizing::new([5; 32]))].into());

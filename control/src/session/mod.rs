@@ -70,6 +70,7 @@ pub struct Sessions {
     mac1_key: [u8; 32],
     boot_epoch: u32,
     data_port: u16,
+    rekey_after: Duration,
     /// Counter of the last initiation of this boot.
     counter: u64,
     ratchet: Ratchet,
@@ -99,7 +100,7 @@ impl Sessions {
     /// A node without peers. `seed` is from the operating system's generator and never used twice, or fixed in tests.
     #[must_use]
     pub fn new(config: SessionConfig, seed: Zeroizing<[u8; 32]>, now: Instant) -> Self {
-        let SessionConfig { cluster_id, us, static_secret, boot_epoch, data_port } = config;
+        let SessionConfig { cluster_id, us, static_secret, boot_epoch, data_port, rekey_after } = config;
         let public = PublicKey::from(&StaticSecret::from(*static_secret)).to_bytes();
         let mut ratchet = Ratchet::new(seed);
         Self {
@@ -108,6 +109,7 @@ impl Sessions {
             mac1_key: mac::mac1_key(&cluster_id, &public),
             boot_epoch,
             data_port,
+            rekey_after,
             counter: 0,
             rng: StdRng::from_seed(*ratchet.draw()),
             jar: Jar::new(now, &mut ratchet),

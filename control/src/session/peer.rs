@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::handshake::Initiator;
 use super::limits::{
-    Bucket, PER_PEER, QUIET_BEFORE, REKEY_AFTER, REKEY_IDLE_AFTER, RESPONDER_WAITS, RESPONSES, RETRY,
-    WIPE_AFTER,
+    Bucket, PER_PEER, QUIET_BEFORE, REKEY_IDLE_AFTER, RESPONDER_WAITS, RESPONSES, RETRY, WIPE_AFTER,
 };
 use super::mac::COOKIE_AGE;
 use super::slots::{Role, Slots};
@@ -34,6 +33,7 @@ pub(crate) struct PeerState {
     /// Where it was last proven to be, if that is not what it announces.
     pub(crate) moved: Option<SocketAddr>,
     pub(crate) mac1_key: [u8; 32],
+    rekey_after: Duration,
     pub(crate) wanted: bool,
     /// Boot epoch and counter of its newest authentic initiation.
     pub(crate) seen: (u32, u64),
@@ -68,11 +68,12 @@ pub(crate) enum Need {
 }
 
 impl PeerState {
-    pub(crate) fn new(now: Instant, peer: Peer, mac1_key: [u8; 32]) -> Self {
+    pub(crate) fn new(now: Instant, peer: Peer, mac1_key: [u8; 32], rekey_after: Duration) -> Self {
         Self {
             peer,
             moved: None,
             mac1_key,
+            rekey_after,
             wanted: false,
             seen: (peer.boot_epoch, 0),
             slots: Slots::default(),
@@ -173,7 +174,7 @@ impl PeerState {
         };
         let used = self.traffic.last().is_some_and(|last| last >= session.since);
         let age = match (used, self.wanted) {
-            (true, _) => Some(REKEY_AFTER),
+            (true, _) => Some(self.rekey_after),
             (false, true) => Some(REKEY_IDLE_AFTER),
             (false, false) => None,
         };

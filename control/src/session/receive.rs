@@ -234,7 +234,7 @@ impl Sessions {
         match &session.role {
             Role::Initiator { mac1: read } if read == mac1 => {
                 let confirmation = confirmation(session.send, &*session.confirm);
-                self.counters.confirmations_sent += 1;
+                self.counters.confirmations_repeated += 1;
                 self.transmit(from, confirmation);
                 Ok(())
             }
@@ -271,7 +271,7 @@ impl Sessions {
         }
         match session.role {
             Role::Responder(_) => self.confirm(id, index),
-            Role::Confirmed => {}
+            Role::Confirmed => self.counters.confirmed_again += 1,
             Role::Initiator { .. } => return Err(Refusal::Unauthentic),
         }
         Ok(())

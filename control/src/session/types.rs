@@ -21,6 +21,8 @@ pub struct SessionConfig {
     pub boot_epoch: u32,
     /// UDP port of its tunnel end.
     pub data_port: u16,
+    /// Age at which a session with traffic is replaced; [`super::REKEY_AFTER`] but in tests.
+    pub rekey_after: Duration,
 }
 
 impl fmt::Debug for SessionConfig {

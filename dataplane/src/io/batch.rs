@@ -73,7 +73,12 @@ impl<'b> Batch<'b> {
         let train = rest.start..rest.end.min(rest.start + count * stride);
         match self.source(from, octets) {
             Ok(mut frames) => self.take_clear(&mut frames, &train, stride),
-            Err(reason) => self.shared.counters.dropped(reason, count.into()),
+            Err(reason) => {
+                if reason == DropReason::ClearForSealed {
+                    self.engine.peers().note_clear(from, self.shared.queue, count);
+                }
+                self.shared.counters.dropped(reason, count.into());
+            }
         }
         train.end
     }

@@ -58,4 +58,6 @@ pub struct PeerTotals {
     pub replayed: u64,
     /// Datagrams for a session with it that are not authentic.
     pub forged: u64,
+    /// Datagrams in clear for a sealed network, from its address.
+    pub clear: u64,
 }

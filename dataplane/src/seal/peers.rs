@@ -1,7 +1,7 @@
 //! All peers of a node as packets see them: who to seal for, whose session an index is.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,6 +44,7 @@ struct Tally {
     received: AtomicU64,
     replayed: AtomicU64,
     forged: AtomicU64,
+    clear: AtomicU64,
     last_sent: Stamp,
     last_received: Stamp,
 }
@@ -106,6 +107,7 @@ impl Peer {
             last_received: last(|tally| &tally.last_received),
             replayed: sum(|tally| &tally.replayed),
             forged: sum(|tally| &tally.forged),
+            clear: sum(|tally| &tally.clear),
         }
     }
 }
@@ -133,6 +135,7 @@ fn bump(cell: &AtomicU64, n: u64) {
 pub struct Peers {
     by_vtep: HashMap<SocketAddr, Arc<Peer>, Mix>,
     by_index: HashMap<u32, (Arc<Peer>, Arc<Opener>), Mix>,
+    by_address: HashMap<IpAddr, Arc<Peer>, Mix>,
     queues: usize,
     /// Send sessions that are gone, newest first.
     retired: VecDeque<Fingerprint>,
@@ -144,8 +147,14 @@ impl Peers {
     /// No peers yet, for a node of `queues` workers; `seed` keys the hash tables.
     #[must_use]
     pub fn new(queues: usize, seed: u64) -> Self {
-        let (by_vtep, by_index) = (HashMap::with_hasher(Mix(seed)), HashMap::with_hasher(Mix(seed)));
-        Self { by_vtep, by_index, queues, retired: VecDeque::new(), closed: VecDeque::new() }
+        Self {
+            by_vtep: HashMap::with_hasher(Mix(seed)),
+            by_index: HashMap::with_hasher(Mix(seed)),
+            by_address: HashMap::with_hasher(Mix(seed)),
+            queues,
+            retired: VecDeque::new(),
+            closed: VecDeque::new(),
+        }
     }
 
     /// The peers after one of them was set. Sessions known by index and key, whoever's they were, keep their
@@ -170,6 +179,7 @@ impl Peers {
         for opener in &peer.openers {
             next.by_index.insert(opener.index(), (Arc::clone(&peer), Arc::clone(opener)));
         }
+        next.by_address.insert(vtep.ip(), Arc::clone(&peer));
         next.by_vtep.insert(vtep, peer);
         next.retire(self.peer(vtep));
         next
@@ -188,6 +198,7 @@ impl Peers {
     fn remove(&mut self, vtep: SocketAddr) {
         self.by_vtep.remove(&vtep);
         self.by_index.retain(|_, (peer, _)| peer.vtep != vtep);
+        self.by_address.retain(|_, peer| peer.vtep != vtep);
     }
 
     /// Remembers the sessions of a peer as it was before, unless somebody still has them.
@@ -216,6 +227,15 @@ impl Peers {
     #[must_use]
     pub fn session(&self, index: u32) -> Option<(&Peer, &Opener)> {
         self.by_index.get(&index).map(|(peer, opener)| (peer.as_ref(), opener.as_ref()))
+    }
+
+    /// Counts what came in clear for a sealed network from a peer's address, as worker `queue`. Anybody can write that
+    /// address into a datagram.
+    pub fn note_clear(&self, from: IpAddr, queue: u8, datagrams: u32) {
+        let peer = self.by_address.get(&from.to_canonical());
+        if let Some(tally) = peer.and_then(|peer| peer.tallies.get(usize::from(queue))) {
+            bump(&tally.clear, datagrams.into());
+        }
     }
 
     /// What was counted for each peer, in the order of their tunnel ends.

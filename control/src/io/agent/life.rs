@@ -215,7 +215,7 @@ impl Agent {
             data_port: settings.data_port,
             underlay_mtu: underlay.mtu,
             require_encryption: config.require_encryption,
-            timing: Timing::default(),
+            timing: Timing { rekey: config.rekey_after, ..Timing::default() },
         };
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|fault| AgentError::Start(format!("no randomness: {fault}")))?;

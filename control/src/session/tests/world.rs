@@ -57,6 +57,7 @@ pub(super) fn sessions(number: usize, boot_epoch: u32, stream: u64, now: Instant
         us: id(number),
         static_secret: Zeroizing::new(secret(number)),
         boot_epoch,
+        rekey_after: super::super::REKEY_AFTER,
         data_port: 4789,
     };
     let mut seed = Zeroizing::new([number as u8; 32]);

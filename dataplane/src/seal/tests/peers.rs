@@ -92,13 +92,16 @@ fn a_peer_is_counted_over_all_workers_and_its_changes() {
         peer.reserve(queue, count, Seconds(10 + u32::from(queue))).expect("a session");
     }
     peer.note(1, &Opened { accepted: 0b11, forged: 5, replayed: 6 }, Seconds(0));
+    peers.note_clear(vtep.ip(), 0, 8);
+    peers.note_clear("192.0.2.9".parse().expect("address"), 0, 9);
     let totals = peers.with(spec).totals(Seconds(15));
-    let [PeerTotals { sent, received, forged, replayed, last_sent, last_received, send_index, .. }] =
+    let [PeerTotals { sent, received, forged, replayed, clear, last_sent, last_received, send_index, .. }] =
         totals[..]
     else {
         panic!("one peer: {totals:?}")
     };
-    assert_eq!((sent, received, forged, replayed, send_index), (7, 2, 5, 6, Some(INDEX)));
+    assert_eq!((sent, received, forged, replayed, clear, send_index), (7, 2, 5, 6, 8, Some(INDEX)));
+    peers.without(canonical).note_clear(canonical.ip(), 0, 1);
     assert_eq!(
         (last_sent.map(|ago| ago.as_secs()), last_received.map(|ago| ago.as_secs())),
         (Some(4), Some(15))
