@@ -3,6 +3,8 @@
 
 #[path = "netns/agent.rs"]
 mod agent;
+#[path = "netns/attack.rs"]
+mod attack;
 #[path = "netns/audit.rs"]
 mod audit;
 #[path = "netns/bad_input.rs"]
@@ -19,10 +21,14 @@ mod dns;
 mod everyone;
 #[path = "netns/faults.rs"]
 mod faults;
+#[path = "netns/flood.rs"]
+mod flood;
 #[path = "netns/frames.rs"]
 mod frames;
 #[path = "netns/hardening.rs"]
 mod hardening;
+#[path = "netns/inject.rs"]
+mod inject;
 #[path = "netns/joining.rs"]
 mod joining;
 #[path = "netns/kernel_peer.rs"]
@@ -37,6 +43,10 @@ mod leftovers;
 mod names;
 #[path = "netns/namespace.rs"]
 mod namespace;
+#[path = "netns/paced.rs"]
+mod paced;
+#[path = "netns/pcap.rs"]
+mod pcap;
 #[path = "netns/rig.rs"]
 mod rig;
 #[path = "netns/sandboxes.rs"]
@@ -53,3 +63,5 @@ mod truth;
 mod wait;
 #[path = "netns/weft.rs"]
 mod weft;
+#[path = "netns/wire_tap.rs"]
+mod wire_tap;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use weft_control::trust::Papers;
+
 use crate::rig::{Host, Rig, UNDERLAY, needs_root};
 use crate::traffic::Capture;
 use crate::wait::until;
@@ -146,29 +148,32 @@ fn a_capture_of_a_join_holds_neither_the_token_nor_a_key() {
     let frames = capture.read("tcp.port == 7946", &["frame.number"]);
     assert!(frames.len() > 5, "the join was captured: {frames:?}");
     let seen = std::fs::read(&file).expect("a capture");
-    for (what, secret) in secrets(&token, [&a.dir, &b.dir]) {
+    for (what, secret) in secrets(&token, &[&a.dir, &b.dir]) {
         assert!(!seen.windows(secret.len()).any(|window| window == secret), "{what} crossed the wire");
     }
 }
 
-/// The token's text and everything secret in the state of both hosts.
-fn secrets(token: &str, hosts: [&Path; 2]) -> Vec<(&'static str, Vec<u8>)> {
-    let copy = |host: &Path| {
-        let copy = tempfile::tempdir().expect("a directory");
-        std::fs::copy(host.join("state/state.redb"), copy.path().join("state.redb")).expect("copied");
-        copy
-    };
+/// The token's text and everything secret in the state of hosts.
+pub(crate) fn secrets(token: &str, hosts: &[&Path]) -> Vec<(&'static str, Vec<u8>)> {
     let mut secrets = vec![("the token's text", token.as_bytes()[40..60].to_vec())];
     for host in hosts {
-        let copy = copy(host);
-        let store = weft_control::io::store::Store::open(copy.path()).expect("opens");
-        let papers = weft_control::trust::Papers::load(&store).expect("readable").expect("a member");
+        let papers = papers(host);
         secrets.push(("an identity", papers.identity.secret().to_vec()));
         secrets.push(("a static key", papers.identity.static_secret().to_vec()));
-        secrets.push(("the gossip key", papers.ring.to_octets()[11..43].to_vec()));
+        // active epoch and count; then of each epoch its name, whether it is urgent, key, maker, signature
+        let keys = papers.ring.to_octets();
+        secrets.extend(keys[6..].chunks(133).map(|epoch| ("a gossip key", epoch[5..37].to_vec())));
         secrets.extend(papers.root.map(|root| ("the root", root.secret().to_vec())));
     }
     secrets
+}
+
+/// What is in the state of a host, whose agent may run.
+pub(crate) fn papers(host: &Path) -> Papers {
+    let copy = tempfile::tempdir().expect("a directory");
+    std::fs::copy(host.join("state/state.redb"), copy.path().join("state.redb")).expect("copied");
+    let store = weft_control::io::store::Store::open(copy.path()).expect("opens");
+    Papers::load(&store).expect("readable").expect("a member")
 }
 
 #[test]

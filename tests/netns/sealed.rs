@@ -31,19 +31,24 @@ fn known(host: &Host) {
 }
 
 fn cluster(size: usize) -> Rig {
-    let rig = Rig::cluster(size);
+    cluster_with(size, &[])
+}
+
+/// Hosts that know an encrypted network, their agents started with `flags`.
+pub(crate) fn cluster_with(size: usize, flags: &[&str]) -> Rig {
+    let rig = Rig::cluster_with(size, flags);
     rig.hosts[0].ok(&CREATE);
     rig.hosts.iter().for_each(known);
     rig
 }
 
-fn inspect(host: &Host) -> Value {
+pub(crate) fn inspect(host: &Host) -> Value {
     let text = host.ok(&["network", "inspect", "blue"]);
     let list: Value = serde_json::from_str(&text).expect("JSON");
     list[0].clone()
 }
 
-fn established(host: &Host, peers: usize) {
+pub(crate) fn established(host: &Host, peers: usize) {
     eventually(&format!("{} has a session with {peers} others", host.name), || {
         let list = host.json(&["peers"]);
         let state = |peer: &Value| peer["Session"]["State"] == "established";
@@ -57,7 +62,7 @@ fn drops(host: &Host, reason: &str) -> u64 {
 }
 
 /// Whether one of a few pings, a fifth of a second apart, is answered.
-fn answers_soon(from: &Sandbox<'_>, to: IpAddr) -> bool {
+pub(crate) fn answers_soon(from: &Sandbox<'_>, to: IpAddr) -> bool {
     from.namespace.succeeds(&format!("ping -n -q -c 5 -i 0.2 -W 1 {to}"))
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::namespace::{Namespace, words};
+use crate::pcap::Seen;
 use crate::rig::Sandbox;
 
 /// Longest silence on a connection that works.
@@ -207,11 +208,15 @@ impl Capture {
         Self { child, file }
     }
 
+    /// Ends the capture and reads all of it.
+    pub(crate) fn seen(mut self) -> Seen {
+        self.finish();
+        Seen::read(&self.file)
+    }
+
     /// Ends the capture and has tshark print `fields` of every frame that matches `filter`, one frame a line.
     pub(crate) fn read(mut self, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
-        // what is on its way to the file arrives within tcpdump's own read timeout
-        std::thread::sleep(Duration::from_millis(1_200));
-        self.end();
+        self.finish();
         let mut command = Command::new("tshark");
         command.arg("-r").arg(&self.file).args([
             "-Y",
@@ -233,7 +238,9 @@ impl Capture {
         output.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect()
     }
 
-    fn end(&mut self) {
+    fn finish(&mut self) {
+        // what is on its way to the file arrives within tcpdump's own read timeout
+        std::thread::sleep(Duration::from_millis(1_200));
         let pid = i32::try_from(self.child.id()).expect("a process id");
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT);
         let _ = self.child.wait();

@@ -1,5 +1,6 @@
 //! The keys of whole clusters: rotated by an admin, fetched by members, kept from whoever was revoked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +30,14 @@ fn founder() -> Papers {
 struct Bench {
     net: Network<Node>,
     disks: Vec<Arc<Memory>>,
+    starts: u64,
 }
 
 impl Bench {
     fn new(count: usize) -> Self {
         let disks: Vec<Arc<Memory>> = (0..count).map(|_| Arc::default()).collect();
         disks[0].commit("init", &founder().rows()).expect("written");
-        let mut bench = Self { net: Network::new(1), disks };
+        let mut bench = Self { net: Network::new(1), disks, starts: 0 };
         (0..count).for_each(|number| bench.start(number));
         bench.run(Duration::from_secs(5));
         assert!(bench.net.nodes().all(|(_, n)| n.cluster.status().members_alive == count));
@@ -43,7 +45,10 @@ impl Bench {
     }
 
     fn start(&mut self, number: usize) {
-        let mut node = node(number, self.disks[number].clone(), 77, self.net.now(), FOUNDED.0);
+        // No randomness is used twice; who a node is comes from that of its first start.
+        let seed = if self.starts < self.disks.len() as u64 { 77 } else { 77 + self.starts };
+        self.starts += 1;
+        let mut node = node(number, self.disks[number].clone(), seed, self.net.now(), FOUNDED.0);
         node.cluster.join(self.net.now(), &[addr(0)]);
         self.net.start(addr(number), node);
     }
@@ -243,4 +248,69 @@ fn a_revoked_node_is_shut_out_at_once_and_is_told_why() {
     bench.run(Duration::from_secs(10));
     assert!(bench.net.node(addr(1)).expect("it runs").cluster.gossip().is_banned(revoked));
     assert_eq!(bench.ring(1).active(), epoch);
+}
+
+/// Part of every name in the network that is tapped.
+const NAME: &[u8] = b"plainmark";
+
+#[test]
+fn nothing_the_network_carries_can_be_read_and_no_nonce_is_used_twice() {
+    let mut bench = Bench::new(4);
+    bench.net.capture = Some(Vec::new());
+    bench.net.conditions.loss = 0.05;
+    bench.net.conditions.duplicates = 0.05;
+    let options = [("encrypted".to_owned(), String::new())].into();
+    let labels = [("plainmark-key".to_owned(), "plainmark-value".to_owned())].into();
+    let request = NetworkCreate { name: "plainmark-net".to_owned(), options, labels, ..Default::default() };
+    let made = bench.net.with(addr(0), |node, now| node.cluster.create_network(now, request));
+    let network = made.expect("it runs").expect("created");
+    bench.run(Duration::from_secs(2));
+    for number in 0..4u8 {
+        let wish = Attach {
+            network,
+            sandbox: SandboxId([number; 16]),
+            name: format!("plainmark-{number}").parse().expect("a name"),
+            ip4: None,
+            ip6: None,
+            mac: None,
+            aliases: vec!["plainmark-alias".parse().expect("a name")],
+        };
+        bench.net.with(addr(number.into()), |node, now| node.cluster.attach(now, wish).expect("attached"));
+    }
+    bench.run(Duration::from_secs(5));
+    for restarted in [1, 2, 1] {
+        bench.rotate(0).expect("an admin may");
+        bench.run(Duration::from_secs(2));
+        bench.net.crash(addr(restarted));
+        bench.start(restarted);
+        bench.run(Duration::from_secs(5));
+    }
+    bench.revoke(3);
+    bench.run(Duration::from_secs(130));
+    let keys = bench.ring(0).to_octets();
+    let sent = bench.net.capture.take().expect("captured");
+    let (handshakes, gossip): (Vec<_>, Vec<_>) =
+        sent.iter().map(|(_, sent)| &sent.bytes[..]).partition(|octets| octets[0] & 0xf0 == 0x10);
+    for octets in handshakes.iter().chain(&gossip) {
+        assert!(!octets.windows(NAME.len()).any(|window| window == NAME));
+        // of each epoch: name, whether it is urgent, key, maker, signature
+        for epoch in keys[6..].chunks(133) {
+            assert!(!octets.windows(32).any(|window| *window == epoch[5..37]));
+        }
+    }
+    // epoch, sender, boot nonce and counter of gossip; ephemeral keys of handshakes, each with one message
+    let nonces: BTreeSet<_> = gossip.iter().map(|octets| &octets[2..46]).collect();
+    assert_eq!(nonces.len(), gossip.len(), "a nonce came again under its key");
+    let epochs: BTreeSet<_> = gossip.iter().map(|octets| &octets[2..6]).collect();
+    assert_eq!(epochs.len(), 5, "three rotations and a revocation");
+    let mut messages = BTreeMap::new();
+    for octets in &handshakes {
+        let (key, message) = match octets[0] {
+            0x10 => (&octets[12..44], &octets[..142]),
+            0x11 => (&octets[8..40], *octets),
+            _ => continue,
+        };
+        assert_eq!(*messages.entry(key).or_insert(message), message, "an ephemeral key was used twice");
+    }
+    assert!(messages.len() > 20, "{} handshake messages", messages.len());
 }
