@@ -98,6 +98,11 @@ local handshakes = {
     [0x13] = { { cf.mac1, 16 } },
 }
 
+-- As 'weft keys ls' names it.
+local function epoch(field)
+    return string.format("%d-%04x", field(0, 2):uint(), field(2, 2):uint())
+end
+
 local function size(parts)
     local octets = 8
     for _, part in ipairs(parts) do
@@ -112,7 +117,8 @@ local function handshake(buffer, pinfo, tree, kind)
         return 0
     end
     pinfo.cols.protocol = "weft"
-    pinfo.cols.info = string.format("%s, index %08x", messages[kind], buffer(4, 4):uint())
+    local key = kind == 0x10 and ", key " .. epoch(buffer(8, 4)) or ""
+    pinfo.cols.info = string.format("%s, index %08x%s", messages[kind], buffer(4, 4):uint(), key)
     local top = tree:add(control, buffer())
     top:add(cf.kind, buffer(0, 1))
     top:add(cf.version, buffer(1, 1))
@@ -134,11 +140,11 @@ local function gossip(buffer, pinfo, tree, kind)
     end
     local body = length - GOSSIP_HEADER - TAG
     pinfo.cols.protocol = "weft"
-    pinfo.cols.info = string.format("%s, ring epoch %d, %d octets", messages[kind], buffer(2, 4):uint(), body)
+    pinfo.cols.info = string.format("%s, key %s, %d octets", messages[kind], epoch(buffer(2, 4)), body)
     local top = tree:add(control, buffer())
     top:add(cf.kind, buffer(0, 1))
     top:add(cf.version, buffer(1, 1))
-    top:add(cf.epoch, buffer(2, 4))
+    top:add(cf.epoch, buffer(2, 4)):append_text(" (key " .. epoch(buffer(2, 4)) .. ")")
     top:add(cf.sender, buffer(6, 16))
     top:add(cf.nonce, buffer(22, 16))
     top:add(cf.counter, buffer(38, 8))
