@@ -29,6 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, State};
+use crate::publish::PortMap;
 
 /// Header value of the descriptor-passing upgrade.
 pub const UPGRADE_DESCRIPTOR: &str = "weft-descriptor";
@@ -278,6 +279,10 @@ pub struct SandboxCreate {
     pub dns_options: Vec<String>,
     /// Further hosts, `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
+    /// Ports that something in it listens on, as `80/tcp`; values are empty objects.
+    pub exposed_ports: BTreeMap<String, Empty>,
+    /// What concerns the host.
+    pub host_config: HostConfig,
 }
 
 /// What a command in a sandbox is to read instead of the host's files; empty in a namespace that weft did not make.
@@ -296,6 +301,20 @@ pub struct SandboxFiles {
     pub hosts: String,
     /// Where its `/etc/hostname` is; in it is the name.
     pub hostname_path: String,
+}
+
+/// An empty object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Empty {}
+
+/// What of a sandbox concerns the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct HostConfig {
+    /// Ports to publish, and where.
+    pub port_bindings: PortMap,
+    /// Whether to publish exposed ports, each on any port of the host.
+    pub publish_all_ports: bool,
 }
 
 /// A network namespace that holds endpoints.
@@ -325,6 +344,17 @@ pub struct Sandbox {
     /// How its command goes.
     #[serde(default)]
     pub state: State,
+    /// What of it others see.
+    #[serde(default)]
+    pub network_settings: NetworkSettings,
+}
+
+/// What of a sandbox others see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkSettings {
+    /// Exposed ports with where they are published, or `null`.
+    pub ports: PortMap,
 }
 
 /// A sandbox's end of one attachment.

@@ -9,6 +9,7 @@ mod agent;
 mod cluster;
 mod keys;
 mod network;
+mod publish;
 mod sandbox;
 mod traffic;
 mod value;
@@ -19,6 +20,7 @@ pub(crate) use keys::KeysVerb;
 pub(crate) use network::{
     ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, PruneArgs, RemoveArgs,
 };
+pub(crate) use publish::PublishArgs;
 pub(crate) use sandbox::{
     ExecArgs, KillArgs, LogsArgs, NamesArgs, PsArgs, RunArgs, SandboxVerb, StartArgs, StopArgs,
 };

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Subcommand};
 
 use super::network::{InspectArgs, RemoveArgs};
+use super::publish::PublishArgs;
 use super::value::{KeyValue, ipv4, ipv6, mac};
 use crate::filter::FilterArg;
 
@@ -20,6 +21,8 @@ pub(crate) enum SandboxVerb {
         name: Option<String>,
         #[command(flatten)]
         names: Box<NamesArgs>,
+        #[command(flatten)]
+        ports: Box<PublishArgs>,
         /// Print help
         #[arg(long, action = ArgAction::Help)]
         help: Option<bool>,
@@ -228,6 +231,7 @@ has ended stays, detached, until 'weft rm' ('weft ps -a' shows it) or 'weft star
 Examples:
   weft run --rm --network blue -- ip address
   weft run -d --name web --network blue --ip 10.7.0.9 -e PORT=80 -- ./server
+  weft run -d --network blue -p 8080:80 -- ./server     on port 8080 of this host
   weft run --rm --network container:web -- ss -ltn      in the network of another sandbox")]
 pub(crate) struct RunArgs {
     /// Run the command in the background and print the sandbox's id; its output goes to 'weft logs'
@@ -256,6 +260,8 @@ pub(crate) struct RunArgs {
     pub(crate) mac: Option<String>,
     #[command(flatten)]
     pub(crate) names: NamesArgs,
+    #[command(flatten)]
+    pub(crate) ports: PublishArgs,
     /// Set a variable in the command's environment; without a value, as it is here
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) env: Vec<KeyValue>,

@@ -6,8 +6,10 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 
+mod ports;
 mod table;
 
+pub(crate) use ports::ports_cell;
 pub(crate) use table::Table;
 
 /// The two streams of a program, and whether the first may carry colours.

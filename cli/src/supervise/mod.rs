@@ -40,7 +40,7 @@ pub(crate) enum Task {
     /// A command in a sandbox that is made for it.
     Run {
         /// The sandbox.
-        request: SandboxCreate,
+        request: Box<SandboxCreate>,
         /// The command.
         command: Command,
     },

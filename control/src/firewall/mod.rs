@@ -85,7 +85,7 @@ pub struct Forward {
 
 impl Forward {
     /// Whether the kernel's address translation does it. It cannot translate between families, and nothing is routed
-    /// from loopback addresses: those are the proxy's.
+    /// from loopback addresses: those are the relay's.
     #[must_use]
     pub fn by_kernel(&self) -> bool {
         self.host.is_ipv4() == self.target.is_ipv4() && !self.host.ip().is_loopback()

@@ -124,6 +124,15 @@ fn sets(text: &mut Text, firewall: &Firewall) {
     let served = firewall.forwards.iter().filter(|f| !f.by_kernel() && Family::of(f.host.ip()) == family);
     let local: Vec<_> = served.clone().filter(|f| f.host.ip().is_loopback()).map(key).collect();
     let proxied: Vec<_> = served.filter(|f| !f.host.ip().is_loopback()).map(key).collect();
+    let from_beside = |forward: &Forward| {
+        let behind = |bridge: &&Bridge| bridge.subnets.iter().any(|net| net.contains(&forward.target.ip()));
+        let bridge = firewall.bridges.iter().find(behind)?;
+        Some(format!("{} . {}", quoted(&bridge.interface), key(forward)))
+    };
+    let mut hairpins: Vec<_> = firewall.forwards.iter().filter_map(from_beside).collect();
+    hairpins.sort();
+    hairpins.dedup();
+    text.set("set", "hairpins", "type ifname . inet_proto . inet_service", &hairpins);
     text.set("set", "host_only", "type inet_proto . inet_service", &local);
     text.set("set", "proxied", "type inet_proto . inet_service", &proxied);
 }
@@ -145,6 +154,8 @@ fn incoming(text: &mut Text, firewall: &Firewall) {
         text.rule("publish", format_args!("dnat {ip} to {key}"));
     }
     text.chain("inward", "type nat hook prerouting priority -100; policy accept;");
+    // Where br_netfilter is loaded, what comes from beside the sandbox would be bridged back to where it came from.
+    text.rule("inward", format_args!("iifname . meta l4proto . th dport @hairpins return"));
     text.rule("inward", format_args!("fib daddr type local jump publish"));
     text.chain("own", "type nat hook output priority -100; policy accept;");
     text.rule("own", format_args!("{ip} daddr != {loopback} fib daddr type local jump publish"));
@@ -185,21 +196,14 @@ fn passing(text: &mut Text) {
     }
 }
 
-/// What leaves gets an address of the host, and so does what a sandbox sends to its own bridge by way of a published
-/// port, whose answer would not come back this way otherwise.
+/// What leaves gets an address of the host.
 fn leaving(text: &mut Text, firewall: &Firewall) {
     text.chain("outward", "type nat hook postrouting priority 100; policy accept;");
     let ip = text.family.name();
-    for bridge in firewall.bridges.iter().filter(|bridge| !bridge.internal) {
+    for bridge in firewall.bridges.iter().filter(|bridge| bridge.masquerade && !bridge.internal) {
         let interface = quoted(&bridge.interface);
         for net in bridge.subnets_of(text.family) {
-            text.rule(
-                "outward",
-                format_args!("{ip} saddr {net} oifname {interface} ct status dnat masquerade"),
-            );
-            if bridge.masquerade {
-                text.rule("outward", format_args!("{ip} saddr {net} oifname != {interface} masquerade"));
-            }
+            text.rule("outward", format_args!("{ip} saddr {net} oifname != {interface} masquerade"));
         }
     }
 }

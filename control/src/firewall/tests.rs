@@ -57,6 +57,9 @@ fn each_family_has_what_is_translated_in_it() {
         ),
     );
     has(&text, "add set ip weft host_only { type inet_proto . inet_service; elements = { tcp . 9000 }; }");
+    let hairpins = "\"br-front\" . tcp . 8080, \"br-front\" . tcp . 9000, \"br-front\" . udp . 53, \"br-quiet\" . tcp . 7000";
+    let of = "type ifname . inet_proto . inet_service";
+    has(&text, &format!("add set ip weft hairpins {{ {of}; elements = {{ {hairpins} }}; }}"));
     has(&text, "add set ip6 weft proxied { type inet_proto . inet_service; elements = { tcp . 7000 }; }");
 }
 

@@ -22,6 +22,7 @@ use super::worker::{Purpose, Worker};
 use crate::cluster::{Attach, Cluster, ClusterError, ClusterEvent, Lease, Ticket};
 use crate::driver::overlay::{Wanted, WantedEndpoint};
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::publish::Publishing;
 use crate::sandbox::{self, SandboxError, Sandboxes};
 use crate::storage::{Storage, StorageError, Table, Write};
 
@@ -64,6 +65,7 @@ pub(crate) struct Node {
     pub(crate) cluster: Cluster,
     storage: Arc<dyn Storage>,
     sandboxes: Sandboxes,
+    publishing: Publishing,
     worker: Worker,
     pub(crate) names: Names,
     pub(crate) dataplane: Arc<Dataplane>,
@@ -161,7 +163,7 @@ impl Node {
     pub(crate) fn new(
         cluster: Cluster,
         storage: Arc<dyn Storage>,
-        sandboxes: Sandboxes,
+        (sandboxes, publishing): (Sandboxes, Publishing),
         worker: Worker,
         names: Names,
         dataplane: Arc<Dataplane>,
@@ -171,6 +173,7 @@ impl Node {
             cluster,
             storage,
             sandboxes,
+            publishing,
             worker,
             names,
             dataplane,

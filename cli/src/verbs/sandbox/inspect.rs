@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use weft_control::api::{Sandbox, SandboxEndpoint};
 use weft_control::command::{Attachment, Command, State};
+use weft_control::publish::PortMap;
 
 /// Digits of the id that are the host name where none is given.
 const SHORT: usize = 12;
@@ -78,6 +79,7 @@ struct NetworkSettings {
     #[serde(rename = "SandboxID")]
     sandbox_id: String,
     sandbox_key: String,
+    ports: PortMap,
     networks: BTreeMap<String, Ends>,
 }
 
@@ -122,6 +124,7 @@ pub(super) fn shape(sandbox: Sandbox) -> Shape {
         network_settings: NetworkSettings {
             sandbox_id: sandbox.id.clone(),
             sandbox_key: sandbox.namespace.clone(),
+            ports: sandbox.network_settings.ports,
             networks,
         },
         id: sandbox.id,

@@ -11,7 +11,7 @@ use crate::failure::Outcome;
 use crate::filter::{Filter, is_part};
 use crate::format::{Listing, Row};
 use crate::moment::{length, seconds_since};
-use crate::output::{Screen, Table, escape};
+use crate::output::{Screen, Table, escape, ports_cell};
 use crate::verbs::{id_cell, now, or_dash};
 
 /// Keys of `ps --filter`.
@@ -45,7 +45,7 @@ pub(super) fn list(
     if quiet {
         return sandboxes.iter().try_for_each(|sandbox| Ok(screen.line(&escape(&sandbox.name))?));
     }
-    let mut table = Table::new(["SANDBOX ID", "NAME", "NETWORKS", "ADDRESSES"]);
+    let mut table = Table::new(["SANDBOX ID", "NAME", "NETWORKS", "ADDRESSES", "PORTS"]);
     for sandbox in &sandboxes {
         let networks: Vec<&str> = sandbox.networks.keys().map(String::as_str).collect();
         table.row([
@@ -53,6 +53,7 @@ pub(super) fn list(
             &sandbox.name,
             &or_dash(networks.join(",")),
             &or_dash(addresses(sandbox).join(",")),
+            &or_dash(ports_cell(&sandbox.network_settings.ports)),
         ]);
     }
     Ok(screen.table(&table)?)
@@ -108,7 +109,7 @@ fn row(sandbox: Sandbox, whole: bool, now: UnixMillis) -> Row {
         ("RunningFor", format!("{} ago", length(seconds_since(&sandbox.created, now)))),
         ("Status", status(&sandbox, now)),
         ("State", sandbox.state.status.clone()),
-        ("Ports", String::new()),
+        ("Ports", ports_cell(&sandbox.network_settings.ports)),
         ("Networks", networks.join(",")),
         ("Labels", shown.join(",")),
         ("CreatedAt", sandbox.created.clone()),

@@ -4,7 +4,7 @@ use weft_control::api::{Sandbox, SandboxCreate};
 use weft_control::model::Name;
 
 use super::each::inspect_each;
-use crate::args::{InspectArgs, NamesArgs, SandboxVerb};
+use crate::args::{InspectArgs, NamesArgs, PublishArgs, SandboxVerb};
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Screen, escape};
@@ -31,7 +31,9 @@ pub(super) use target::resolve;
 /// Does what was asked.
 pub(crate) fn perform(verb: &SandboxVerb, client: Client, screen: &mut Screen) -> Outcome {
     match verb {
-        SandboxVerb::Create { name, names, .. } => create(name.as_deref(), names, &client, screen),
+        SandboxVerb::Create { name, names, ports, .. } => {
+            create(name.as_deref(), (names, ports), &client, screen)
+        }
         SandboxVerb::Ls { quiet, no_trunc, json } => {
             list::list(client.read("/sandboxes")?, (*quiet, *no_trunc, *json), screen)
         }
@@ -51,8 +53,13 @@ pub(crate) fn perform(verb: &SandboxVerb, client: Client, screen: &mut Screen) -
     }
 }
 
-fn create(name: Option<&str>, names: &NamesArgs, client: &Client, screen: &mut Screen) -> Outcome {
-    let request = SandboxCreate { name: wanted_name(name)?, ..wishes(names) };
+fn create(
+    name: Option<&str>,
+    (names, ports): (&NamesArgs, &PublishArgs),
+    client: &Client,
+    screen: &mut Screen,
+) -> Outcome {
+    let request = SandboxCreate { name: wanted_name(name)?, ..wishes(names, ports) };
     let sandbox: Sandbox = client.change("/sandboxes/create", &request)?;
     Ok(screen.line(&escape(&sandbox.name))?)
 }
@@ -75,14 +82,16 @@ fn no_such_object(name: &str) -> Failure {
     Failure::Refused { status: 404, message: format!("Error: No such object: {name}") }
 }
 
-/// What the flags say of names; the rest is to be filled in.
-fn wishes(names: &NamesArgs) -> SandboxCreate {
+/// What the flags say of names and ports; the rest is to be filled in.
+fn wishes(names: &NamesArgs, ports: &PublishArgs) -> SandboxCreate {
     SandboxCreate {
         hostname: names.hostname.clone().unwrap_or_default(),
         dns: names.dns.clone(),
         dns_search: names.dns_search.clone(),
         dns_options: names.dns_option.clone(),
         extra_hosts: names.add_host.clone(),
+        exposed_ports: ports.exposed_ports(),
+        host_config: ports.host_config(),
         ..SandboxCreate::default()
     }
 }

@@ -14,7 +14,7 @@ use crate::surroundings::Surroundings;
 /// No network: only a loopback interface.
 const NONE: &str = "none";
 /// The host's own network.
-const HOST: &str = "host";
+pub(super) const HOST: &str = "host";
 /// Before the name of the sandbox whose network is shared.
 const SHARED: &str = "container:";
 /// What sandboxes are attached to that name no network.
@@ -104,6 +104,12 @@ fn shared(args: &RunArgs, name: &str, client: &Client) -> Outcome<Mode> {
     }
     if !args.names.add_host.is_empty() {
         return refuse("conflicting options: custom host-to-IP mapping and the network mode");
+    }
+    if args.ports.publishes() {
+        return refuse("conflicting options: port publishing and the container type network mode");
+    }
+    if args.ports.exposes() {
+        return refuse("conflicting options: port exposing and the container type network mode");
     }
     if args.name.as_deref() == Some(name) {
         return refuse("cannot join own network namespace");

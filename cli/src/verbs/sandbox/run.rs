@@ -4,7 +4,7 @@ use weft_control::api::{Sandbox, SandboxCreate};
 use weft_control::command::Command;
 
 use super::environment::variables;
-use super::mode::mode;
+use super::mode::{HOST, mode};
 use super::{path, wanted_name, wishes};
 use crate::args::{KeyValue, RunArgs};
 use crate::client::Client;
@@ -18,9 +18,13 @@ pub(crate) fn run(args: &RunArgs, client: Client, screen: &mut Screen) -> Outcom
     if let Some(reason) = args.refusal() {
         return Err(Failure::Usage(reason));
     }
+    let command = compose(args, &client)?;
+    if command.network_mode == HOST && args.ports.publishes() {
+        screen.complain("WARNING: Published ports are discarded when using host network mode");
+    }
     let name = wanted_name(args.name.as_deref())?;
-    let request = SandboxCreate { name, ephemeral: args.rm, ..wishes(&args.names) };
-    let task = Task::Run { request, command: compose(args, &client)? };
+    let request = SandboxCreate { name, ephemeral: args.rm, ..wishes(&args.names, &args.ports) };
+    let task = Task::Run { request: Box::new(request), command };
     if args.detach {
         let begun = in_background(&task, &client)?;
         return Ok(screen.line(&escape(&begun.id))?);

@@ -33,6 +33,7 @@ use crate::io::streams::{Doors, Guest, Received, StreamCounters};
 use crate::io::underlay::{self, Underlay};
 use crate::io::worker::{Next, Worker};
 use crate::model::NodeId;
+use crate::publish::Publishing;
 use crate::sandbox::Sandboxes;
 use crate::storage::{Storage, Table};
 use crate::timestamp::UnixMillis;
@@ -224,6 +225,9 @@ impl Agent {
         let sandboxes =
             storage.load(Table::Sandboxes).map_err(|fault| AgentError::Start(fault.to_string()))?;
         let sandboxes = Sandboxes::load(sandboxes).map_err(|fault| AgentError::Start(fault.to_string()))?;
+        let publishing = storage.load(Table::Ports).map_err(|fault| AgentError::Start(fault.to_string()))?;
+        let publishing =
+            Publishing::load(publishing).map_err(|fault| AgentError::Start(fault.to_string()))?;
         let namespaces = config.run_dir.join("netns");
         let pins = Pins::open(&namespaces).map_err(|fault| AgentError::Start(explain(&fault)))?;
         let (done_in, done) = mpsc::unbounded_channel();
@@ -244,7 +248,7 @@ impl Agent {
         let node = Node::new(
             cluster,
             storage,
-            sandboxes,
+            (sandboxes, publishing),
             worker,
             Names::new(dns, files, host),
             Arc::clone(&edges.dataplane),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
-use crate::api::SandboxCreate;
+use crate::api::{HostConfig, SandboxCreate};
 use crate::cluster::OwnEndpoint;
 use crate::io::commands::Directory;
 use crate::io::kernel::KernelError;
@@ -16,6 +16,7 @@ use crate::io::worker::{Bench, word};
 use crate::model::{Name, SandboxId};
 use crate::names::Wishes;
 use crate::plan::{Place, run, run_through};
+use crate::publish::{self, Ports};
 use crate::sandbox::{Origin, Owner, Sandbox, forget, plan_made, plan_removed, save};
 
 /// Processes named in a refusal.
@@ -25,24 +26,27 @@ impl Node {
     /// Makes an empty sandbox.
     pub(super) fn create_sandbox(&mut self, request: SandboxCreate, client: Option<u32>, reply: Reply) {
         match self.admit(request, client) {
-            Ok(sandbox) => self.make(sandbox, reply),
+            Ok((sandbox, ports)) => self.make(sandbox, ports, reply),
             Err(refusal) => answer(reply, Err(refusal)),
         }
     }
 
-    fn admit(&self, request: SandboxCreate, client: Option<u32>) -> Result<Sandbox, Refusal> {
+    fn admit(&self, request: SandboxCreate, client: Option<u32>) -> Result<(Sandbox, Ports), Refusal> {
         let id = SandboxId(random()?);
         let name: Name = match request.name.as_str() {
             "" => format!("sandbox-{}", id.short()).parse().map_err(bad_request)?,
             text => text.parse().map_err(bad_request)?,
         };
+        let HostConfig { port_bindings, publish_all_ports } = &request.host_config;
+        let ports = Ports::requested(request.exposed_ports.keys(), port_bindings, *publish_all_ports);
+        let ports = ports.map_err(bad_request)?;
         let owner = if request.ephemeral { Some(owner(client)?) } else { None };
         self.admit_name(&name)?;
         let SandboxCreate { hostname, dns, dns_search, dns_options, extra_hosts, .. } = &request;
         let wishes =
             Wishes::check(hostname, dns, dns_search, dns_options, extra_hosts).map_err(bad_request)?;
         let (created, origin, interfaces) = (wall(), Origin::Made, BTreeMap::new());
-        Ok(Sandbox { id, name, created, origin, owner, interfaces, wishes })
+        Ok((Sandbox { id, name, created, origin, owner, interfaces, wishes }, ports))
     }
 
     fn admit_name(&self, name: &Name) -> Result<(), Refusal> {
@@ -53,20 +57,23 @@ impl Node {
     }
 
     /// Namespace first, record second: what a crash leaves between the two is a pin that nobody remembers.
-    fn make(&mut self, sandbox: Sandbox, reply: Reply) {
+    fn make(&mut self, sandbox: Sandbox, ports: Ports, reply: Reply) {
         self.making.insert(sandbox.name.clone());
         self.worker.hand(move |bench| {
             let made = make_namespace(bench, &sandbox);
-            move |node: &mut Self| node.made(sandbox, made, reply)
+            move |node: &mut Self| node.made(sandbox, ports, made, reply)
         });
     }
 
-    fn made(&mut self, sandbox: Sandbox, made: Result<(), String>, reply: Reply) {
+    fn made(&mut self, sandbox: Sandbox, ports: Ports, made: Result<(), String>, reply: Reply) {
         self.making.remove(&sandbox.name);
         let outcome = made.map_err(internal).and_then(|()| {
-            self.commit("sandbox-create", &[save(&sandbox)]).inspect_err(|_| {
+            let ports_row = (!ports.is_empty()).then(|| publish::save(sandbox.id, &ports));
+            let rows: Vec<_> = ports_row.into_iter().chain([save(&sandbox)]).collect();
+            self.commit("sandbox-create", &rows).inspect_err(|_| {
                 self.remove_namespace(sandbox.id, None);
             })?;
+            self.publishing.put(sandbox.id, ports);
             self.sandboxes.put(sandbox.clone());
             self.names.doubt();
             self.settle_names();
@@ -117,7 +124,7 @@ impl Node {
             bench.kernel.name_sandbox(sandbox.id, sandbox.name.as_str());
             let pinned =
                 bench.kernel.pins().pin(sandbox.name.as_str(), &namespace).map_err(|fault| explain(&fault));
-            move |node: &mut Self| node.made(sandbox, pinned, reply)
+            move |node: &mut Self| node.made(sandbox, Ports::default(), pinned, reply)
         });
     }
 
@@ -157,7 +164,10 @@ impl Node {
 
     /// Removes a sandbox: from the records first, so that a crash leaves nothing that comes back.
     pub(super) fn forget_sandbox(&mut self, id: SandboxId, errand: Option<Errand>) -> Result<(), Refusal> {
-        self.commit("sandbox-remove", &[forget(id)])?;
+        let ports = self.publishing.get(id).map(|_| publish::forget(id));
+        let rows: Vec<_> = ports.into_iter().chain([forget(id)]).collect();
+        self.commit("sandbox-remove", &rows)?;
+        self.publishing.remove(id);
         self.sandboxes.remove(id);
         self.names.doubt();
         tracing::info!(sandbox = %id, "sandbox removed");

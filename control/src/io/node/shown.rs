@@ -15,6 +15,7 @@ use crate::io::commands::{self, Directory};
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
 use crate::model::{Name, SandboxId};
+use crate::publish::Ports;
 use crate::sandbox::{Origin, Sandbox};
 use crate::timestamp::UnixMillis;
 
@@ -130,6 +131,9 @@ impl Node {
             state: show_state(sandbox, &directory),
             command: directory.command(),
             directory: self.commands_of(sandbox.id).display().to_string(),
+            network_settings: api::NetworkSettings {
+                ports: self.publishing.get(sandbox.id).map(Ports::shown).unwrap_or_default(),
+            },
         }
     }
 }
