@@ -28,6 +28,7 @@ mod ranges;
 mod record;
 mod sealed;
 mod shown;
+mod twin;
 mod start;
 mod view;
 
@@ -96,6 +97,8 @@ pub enum ClusterEvent {
     /// it, [`Cluster::ring_fetched`] takes its answer.
     FetchRing(SocketAddr),
     /// This node has handed on its ranges and said goodbye.
+    /// Another agent runs with this node's identity at this address, and was there first. This one is silent and must end.
+    TwinFirst(SocketAddr),
     Left,
 }
 
@@ -138,7 +141,8 @@ pub struct Cluster {
     orphans_at: Instant,
     leaving: Option<Instant>,
     left: bool,
-    clashes: BTreeSet<NodeId>,
+    /// Nodes that run twice, and when that was last seen.
+    clashes: BTreeMap<NodeId, Instant>,
     events: VecDeque<ClusterEvent>,
 }
 
@@ -286,7 +290,9 @@ impl Cluster {
                 GossipEvent::MemberLeft(id) => self.member_left(id),
                 GossipEvent::RecordsChanged { origin } => drop(changed.insert(origin)),
                 GossipEvent::Rpc { from, body } => self.handle_call(now, from, &body),
-                GossipEvent::IdentityClash(id) => drop(self.clashes.insert(id)),
+                GossipEvent::IdentityClash(id) => self.note_clash(now, id),
+                GossipEvent::TwinFirst { at } => self.twin_first(at),
+                GossipEvent::TwinGone { boot_epoch } => self.twin_gone(now, boot_epoch),
                 GossipEvent::RingNeeded { from } => self.keys.keeper.missed(now, from),
             }
         }
@@ -348,6 +354,7 @@ impl Cluster {
         self.wake_addresses(now);
         let released = self.mobility.release(now);
         self.dirty.segments.extend(released);
+        self.forget_clashes(now);
         self.forget_dead(now);
         self.forget_removed(now);
         self.remember_peers();

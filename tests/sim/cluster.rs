@@ -27,6 +27,7 @@ pub(crate) struct Node {
     pub(crate) outcomes: BTreeMap<Ticket, Result<Lease, ClusterError>>,
     pub(crate) drained: Vec<EndpointId>,
     pub(crate) left: bool,
+    pub(crate) gave_way: bool,
     /// Whom to ask for the ring.
     pub(crate) ring_at: Vec<SocketAddr>,
     /// Sessions as the dataplane would have them.
@@ -67,6 +68,7 @@ impl SimNode for Node {
                 ClusterEvent::NetworkRemoved { endpoints, .. } => self.drained.extend(endpoints),
                 ClusterEvent::FetchRing(from) => self.ring_at.push(from),
                 ClusterEvent::Left => self.left = true,
+                ClusterEvent::TwinFirst(_) => self.gave_way = true,
                 ClusterEvent::PeerChanged(Change::SetPeer(spec)) => drop(self.peers.insert(spec.vtep, spec)),
                 ClusterEvent::PeerChanged(Change::RemovePeer(vtep)) => drop(self.peers.remove(&vtep)),
                 ClusterEvent::PeerChanged(other) => panic!("{other:?} is not about a peer"),
@@ -137,6 +139,7 @@ fn started(
         outcomes: BTreeMap::new(),
         drained: Vec::new(),
         left: false,
+        gave_way: false,
         ring_at: Vec::new(),
         peers: BTreeMap::new(),
     }

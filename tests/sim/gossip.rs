@@ -223,15 +223,94 @@ fn restarted_node_with_an_older_epoch_is_not_heard_and_is_told() {
 fn two_nodes_with_one_identity_are_noticed() {
     let mut network = cluster(3, 14);
     network.run_until(Duration::from_secs(30), |network| agree(network, 3)).expect("agreed");
-    let mut clone = node(2, 1, 1234, network.now());
-    clone.gossip.join(network.now(), &[addr(0), addr(1)]);
-    network.start(addr(7), clone);
+    start_copy(&mut network, 1);
     network.run_for(Duration::from_secs(60));
     let clashes = |at| {
         let events = &network.node(addr(at)).expect("runs").events;
         events.iter().filter(|(_, event)| *event == GossipEvent::IdentityClash(id(2))).count()
     };
-    assert!(clashes(0) > 0 && clashes(1) > 0, "{} {}", clashes(0), clashes(1));
+    assert!(clashes(0) + clashes(1) > 0, "{} {}", clashes(0), clashes(1));
+}
+
+/// Starts a copy of node 2 at another address.
+fn start_copy(network: &mut Network<Node>, boot_epoch: u32) {
+    let mut copy = node_at(2, addr(7), boot_epoch, 1234, network.now());
+    copy.gossip.set_record(network.now(), key("n2"), b"of the copy".to_vec()).expect("room");
+    copy.gossip.join(network.now(), &[addr(0), addr(1)]);
+    network.start(addr(7), copy);
+}
+
+fn gave_way(network: &Network<Node>, number: usize) -> bool {
+    let events = &network.node(addr(number)).expect("runs").events;
+    events.iter().any(|(_, event)| matches!(event, GossipEvent::TwinFirst { .. }))
+}
+
+#[test]
+fn a_copy_of_a_running_node_is_not_taken_for_it_and_gives_way() {
+    // Copied before an earlier start, while it was stopped, while it ran; and started again and again.
+    for boot_epoch in [2, 3, 4, 9] {
+        let mut network = Network::new(14);
+        for number in 0..4 {
+            let mut node = node(number, 3, 14, network.now());
+            node.gossip.set_record(network.now(), key("n2"), vec![7]).expect("room");
+            node.gossip.join(network.now(), &[addr(0)]);
+            network.start(addr(number), node);
+        }
+        network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+        network.run_for(Duration::from_secs(5));
+        start_copy(&mut network, boot_epoch);
+        let took = network.run_until(Duration::from_secs(10), |network| gave_way(network, 7));
+        assert!(took.is_some_and(|took| took < Duration::from_secs(2)), "start {boot_epoch}: {took:?}");
+        network.crash(addr(7));
+        network.run_for(Duration::from_secs(20));
+        assert!(!gave_way(&network, 2), "start {boot_epoch}");
+        for number in [0, 1, 3] {
+            let gossip = &network.node(addr(number)).expect("runs").gossip;
+            assert_eq!(gossip.member(id(2)).map(|member| member.addr), Some(addr(2)), "start {boot_epoch}");
+            assert_eq!(gossip.record(id(2), &key("n2")).expect("there").body(), [7], "start {boot_epoch}");
+        }
+        assert_eq!(downs(&network), Vec::<String>::new(), "start {boot_epoch}");
+        assert!(agree(&network, 4), "start {boot_epoch}");
+    }
+}
+
+#[test]
+fn a_copy_that_half_of_the_cluster_took_for_the_node_gives_way_and_the_node_is_heard_again() {
+    let mut network = cluster(5, 15);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 5)).expect("agreed");
+    let (with_node, with_copy) = ([addr(2), addr(3), addr(4)], [addr(0), addr(1), addr(7)]);
+    network.partition(&with_node, &with_copy);
+    network.run_for(Duration::from_secs(20));
+    start_copy(&mut network, 2);
+    network.run_for(Duration::from_secs(20));
+    let taken = network.node(addr(0)).expect("runs").gossip.member(id(2)).map(|member| member.addr);
+    assert_eq!(taken, Some(addr(7)), "nobody there can know better");
+    network.heal();
+    let mut risen = false;
+    let agreed = network.run_until(Duration::from_secs(90), |network| {
+        risen |= network.node(addr(2)).is_some_and(|node| {
+            node.events.iter().any(|(_, event)| *event == GossipEvent::TwinGone { boot_epoch: 2 })
+        });
+        risen
+    });
+    assert!(agreed.is_some() && gave_way(&network, 7) && !gave_way(&network, 2), "{agreed:?}");
+    network.crash(addr(7));
+    network.with(addr(2), |node, now| node.gossip.rise(now, 3));
+    let agreed = network.run_until(Duration::from_secs(60), |network| agree(network, 5));
+    assert!(agreed.is_some());
+    let gossip = &network.node(addr(0)).expect("runs").gossip;
+    assert_eq!(gossip.member(id(2)).map(|member| member.addr), Some(addr(2)));
+}
+
+#[test]
+fn a_node_that_starts_elsewhere_after_its_end_is_the_next_start_of_it() {
+    let mut network = cluster(4, 16);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+    network.crash(addr(2));
+    start_copy(&mut network, 2);
+    let took = network.run_until(Duration::from_secs(40), |network| agree(network, 4));
+    assert!(took.is_some_and(|took| took < Duration::from_secs(20)), "{took:?}");
+    assert!(!gave_way(&network, 7));
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Cluster {
         if self.left || self.leaving.is_some() {
             return Err(ClusterError::Left);
         }
-        if self.clashes.contains(&self.me) { Err(ClusterError::Clash) } else { Ok(()) }
+        if self.clashes.contains_key(&self.me) { Err(ClusterError::Clash) } else { Ok(()) }
     }
 
     fn check_vni(

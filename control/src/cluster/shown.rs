@@ -248,7 +248,7 @@ impl Cluster {
             warnings.push(format!("nothing new can be promised until state can be written: {trouble}"));
         }
         warnings.extend(self.paper_warnings());
-        for &id in &self.clashes {
+        for &id in self.clashes.keys() {
             warnings.push(if id == self.me {
                 "another host runs with this node's identity (its state directory was copied), or this one runs on old \
                  state: on the copy, end the agent, remove the state directory and 'weft join' it as a node of its own"

@@ -26,7 +26,7 @@ use crate::storage::{Storage, Table, Write};
 use crate::timestamp::UnixMillis;
 use crate::trust::Papers;
 
-const BOOT_EPOCH: &[u8] = b"boot_epoch";
+pub(super) const BOOT_EPOCH: &[u8] = b"boot_epoch";
 /// Remembered addresses that are tried at start.
 const PEERS_TRIED: usize = 32;
 
@@ -111,7 +111,7 @@ impl Cluster {
             orphans_at: now + TICK,
             leaving: None,
             left: false,
-            clashes: BTreeSet::new(),
+            clashes: BTreeMap::new(),
             events: VecDeque::new(),
         };
         cluster.load_papers(now);

@@ -160,6 +160,9 @@ impl Gossip {
             self.counters.malformed += 1;
             return;
         }
+        if self.refuses_twin(&section.head) {
+            return;
+        }
         let rose = self.rise_above(buried);
         let news = !self.membership.is_active(sender);
         let peer = section.head.peer();
@@ -195,7 +198,7 @@ impl Gossip {
         true
     }
 
-    fn renew(&mut self, us: Peer) {
+    pub(super) fn renew(&mut self, us: Peer) {
         let mut effects = Effects::default();
         self.membership.become_peer(self.now, us, &mut effects);
         self.outgoing.touch();

@@ -63,6 +63,8 @@ counters! {
     foreign_claims,
     /// Heads, records or members dropped because a table is full.
     over_limit,
+    /// Dropped: of another start, elsewhere, of a member that answers.
+    twins,
     /// Signatures checked.
     verifications,
     /// Tables pulled because a change was missed.

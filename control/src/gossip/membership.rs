@@ -239,6 +239,11 @@ impl Membership {
         *known = version.max(*known);
     }
 
+    /// Takes newer heads of `origin` than this version for news again.
+    pub(crate) fn unlearn(&mut self, origin: NodeId, version: u64) {
+        self.lock().known.insert(origin, version);
+    }
+
     /// Takes over a member as its own head, verified and that of a member, has it.
     pub(crate) fn prove(&mut self, peer: Peer) {
         self.lock().proven.insert(peer.id, peer);

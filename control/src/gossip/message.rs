@@ -11,6 +11,7 @@ use super::membership::Peer;
 use super::record::{Head, Record};
 use super::seal;
 use super::table::{BUCKETS, Extent, Section};
+use super::twin::Word;
 use super::wire::{Reader, Writer as _};
 use crate::model::NodeId;
 
@@ -76,6 +77,8 @@ pub(crate) enum Message {
     Roster { reply: bool, entries: Vec<RosterEntry> },
     /// A call of the layer above.
     Rpc(Vec<u8>),
+    /// One start of a node to another one of it.
+    Twin(Box<Word>),
 }
 
 const MEMBER: u8 = 1;
@@ -88,6 +91,7 @@ const PULL: u8 = 7;
 const ROSTER: u8 = 8;
 const RPC: u8 = 9;
 const SUSPICION: u8 = 10;
+const TWIN: u8 = 11;
 
 impl Envelope {
     pub(crate) fn emit(&self, message: &Message) -> Vec<u8> {
@@ -173,6 +177,10 @@ impl Message {
                 out.u8(RPC);
                 out.octets(body);
             }
+            Self::Twin(word) => {
+                out.u8(TWIN);
+                word.emit(out);
+            }
         }
     }
 
@@ -213,6 +221,7 @@ impl Message {
                     Some(RosterEntry { peer: Peer::parse(r)?, incarnation: r.u16()?, alive: r.flag()? })
                 })?,
             },
+            TWIN => Self::Twin(Box::new(Word::parse(&mut reader)?)),
             _ => return None,
         };
         reader.end()?;

@@ -29,6 +29,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod told;
+mod twin;
 mod types;
 mod window;
 mod wire;
@@ -76,6 +77,9 @@ pub struct Gossip {
     /// Tells this start from any other with the same boot epoch.
     start: [u8; 8],
     clashes: Told,
+    twins: Told,
+    /// When this start began.
+    born: Instant,
     ring_needed: Option<Instant>,
     membership: Membership,
     tables: Tables,
@@ -112,6 +116,8 @@ impl Gossip {
             us,
             start: rng.random(),
             clashes: Told::default(),
+            twins: Told::default(),
+            born: now,
             ring_needed: None,
             membership,
             tables: Tables::new(us, config.cluster, config.credentials.clone()),

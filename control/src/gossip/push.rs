@@ -36,6 +36,11 @@ impl Outgoing {
         self.head_changed = true;
     }
 
+    /// Goes on as another start.
+    pub(crate) fn rise(&mut self, boot_epoch: u32) {
+        self.version = u64::from(boot_epoch) << 32;
+    }
+
     /// A version above all before. The lower half would take 2^32 changes within one start to overflow.
     fn next(&mut self) -> u64 {
         self.version += 1;
@@ -82,6 +87,14 @@ impl Gossip {
         let keys: Vec<_> = self.records(self.us).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.write(key, None);
+        }
+    }
+
+    /// Gives every record a version of the start that this node goes on as.
+    pub(super) fn sign_anew(&mut self) {
+        let records = self.records(self.us).map(|(key, record)| (key.clone(), record.body().into()));
+        for (key, body) in records.collect::<Vec<_>>() {
+            self.write(key, Some(body));
         }
     }
 
@@ -226,6 +239,11 @@ impl Gossip {
             self.counters.banned += 1;
             return Merged::default();
         }
+        if self.refuses_twin(&section.head) {
+            let known = self.tables.get(origin).map_or(0, |origin| origin.head.version);
+            self.membership.unlearn(origin, known);
+            return Merged::default();
+        }
         if self.tables.get(origin).is_none() && self.claimed.contains_key(&origin) {
             // Nodes that lose their disk at every start must not shut out new ones for good.
             let (us, membership) = (self.us, &self.membership);
@@ -266,6 +284,7 @@ impl Gossip {
         self.counters.verifications += 1;
         if section.head.verify(self.tables.cluster()) {
             self.clash(self.us);
+            self.tell_twin(section.head.addr, section.head.start);
         } else {
             self.counters.bad_signature += 1;
         }

@@ -73,8 +73,10 @@ impl Gossip {
         let epoch = self.config.boot_epoch;
         if sender == self.us {
             self.counters.reflected += 1;
-            if let Some(Message::Hello { section, .. }) = message.filter(|_| !self.seal.is_ours(context)) {
-                self.hear_of_ourselves(section);
+            match message.filter(|_| !self.seal.is_ours(context)) {
+                Some(Message::Hello { section, .. }) => self.hear_of_ourselves(section),
+                Some(Message::Twin(word)) => self.handle_twin(from, word),
+                _ => {}
             }
             return false;
         }
@@ -127,6 +129,8 @@ impl Gossip {
             Message::Pull(wanted) => self.handle_pull(sender, &wanted),
             Message::Roster { reply, entries } => self.handle_roster(sender, reply, &entries),
             Message::Rpc(body) => self.handle_rpc(sender, body),
+            // A twin is no other sender.
+            Message::Twin(_) => self.counters.malformed += 1,
         }
     }
 

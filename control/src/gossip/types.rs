@@ -66,6 +66,18 @@ pub enum GossipEvent {
     /// Names this node itself if it is one of them.
     /// Signed evidence shows it, so no other member can make it up.
     IdentityClash(NodeId),
+    /// Another running process with this node's identity has run for longer. It was told that this one gives way, which
+    /// is silent from now on and must end.
+    TwinFirst {
+        /// Where it is.
+        at: SocketAddr,
+    },
+    /// Another process with this node's identity has given way to this one. Members that met nobody else may have taken
+    /// it for this node's newest start: see [`Gossip::rise`](super::Gossip::rise).
+    TwinGone {
+        /// The start it was.
+        boot_epoch: u32,
+    },
     /// Somebody at the address of a member uses a key that is not on the ring here. At most once a second.
     RingNeeded {
         /// Who.

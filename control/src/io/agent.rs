@@ -1,7 +1,7 @@
 //! The agent: one loop that owns the cluster's state, and the edges that feed it.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -153,6 +153,18 @@ pub enum AgentError {
         /// The system's answer.
         #[source]
         source: io::Error,
+    },
+    /// Another agent has the identity in the state directory, and was there first.
+    #[error(
+        "another agent runs with this node's identity at {at}, and has run for longer: the state directory was copied, \
+         and two hosts cannot be one node. If this host is the copy, remove {state} here, then 'weft join' with a new \
+         token and start the agent again; if the other host is, do that there, then start this agent again"
+    )]
+    Twin {
+        /// Where the other one's gossip is.
+        at: SocketAddr,
+        /// The state directory here.
+        state: PathBuf,
     },
     /// Something else at start; the text names it.
     #[error("{0}")]

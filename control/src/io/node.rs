@@ -91,6 +91,8 @@ pub(crate) struct Node {
     pub(crate) leaving: bool,
     /// Whether the node has handed on what it had.
     pub(crate) left: bool,
+    /// Where another agent runs with this node's identity that was there first.
+    pub(crate) twin: Option<SocketAddr>,
     /// Started, and all that was there before is there again.
     pub(crate) recovered: bool,
 }
@@ -190,6 +192,7 @@ impl Node {
             ring_at: Vec::new(),
             leaving: false,
             left: false,
+            twin: None,
             recovered: false,
         }
     }
@@ -226,6 +229,7 @@ impl Node {
                 }
                 ClusterEvent::FetchRing(from) => self.ring_at.push(from),
                 ClusterEvent::Left => self.left = true,
+                ClusterEvent::TwinFirst(at) => self.twin = Some(at),
             }
         }
         self.settle_names();

@@ -134,6 +134,11 @@ impl Sessions {
         }
     }
 
+    /// Goes on as a later start of this node.
+    pub fn rise(&mut self, boot_epoch: u32) {
+        self.boot_epoch = self.boot_epoch.max(boot_epoch);
+    }
+
     /// Gives the roots of preshared keys by ring epoch, and the epoch that new handshakes use.
     ///
     /// Sessions made under an epoch that is gone stay until they are replaced; removed peers have none.

@@ -95,6 +95,11 @@ pub async fn run(
             () = &mut stop => break,
             () = agent.turn() => {}
         }
+        if let Some(at) = agent.node.twin {
+            drop(server);
+            agent.stop(false).await;
+            return Err(AgentError::Twin { at, state: config.state_dir });
+        }
         if agent.node.leaving {
             // The answer to whoever asked for it is on its way.
             tokio::time::sleep(ANSWERED).await;
