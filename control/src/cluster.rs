@@ -19,7 +19,6 @@ mod holders;
 mod keys;
 mod ledger;
 mod members;
-mod mobility;
 mod names;
 mod networks;
 mod papers;
@@ -28,8 +27,8 @@ mod ranges;
 mod record;
 mod sealed;
 mod shown;
-mod twin;
 mod start;
+mod twin;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,6 +38,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use weft_dataplane::change::Change;
 use weft_dataplane::segment::SegmentSpec;
+use weft_dataplane::wire::MacAddr;
 
 pub use attach::{Attach, Lease, OwnEndpoint, Ticket};
 pub use config::{ClusterConfig, Timing};
@@ -49,7 +49,6 @@ use self::attach::{Attaching, Own};
 use self::grants::Book;
 use self::keys::Keys;
 use self::ledger::Ledger;
-use self::mobility::Mobility;
 use self::networks::{Network, Removed};
 use self::papers::Trust;
 use self::ranges::{Answered, Fetch, FetchKey};
@@ -97,9 +96,9 @@ pub enum ClusterEvent {
     /// it, [`Cluster::ring_fetched`] takes its answer.
     FetchRing(SocketAddr),
     /// This node has handed on its ranges and said goodbye.
+    Left,
     /// Another agent runs with this node's identity at this address, and was there first. This one is silent and must end.
     TwinFirst(SocketAddr),
-    Left,
 }
 
 /// One node's side of the cluster. See the module's documentation.
@@ -130,7 +129,8 @@ pub struct Cluster {
     answered: VecDeque<Answered>,
     published: BTreeMap<(NetworkId, Vec<u8>), Vec<u8>>,
     segments: BTreeMap<NetworkId, SegmentSpec>,
-    mobility: Mobility,
+    /// Who has the MAC addresses that several nodes claim, by network.
+    contested: BTreeMap<NetworkId, BTreeMap<MacAddr, NodeId>>,
     /// Endpoints of others whose addresses do not count, by network.
     ignored: BTreeMap<NetworkId, usize>,
     sealed: Sealed,
@@ -352,11 +352,9 @@ impl Cluster {
 
     fn tick(&mut self, now: Instant) {
         self.wake_addresses(now);
-        let released = self.mobility.release(now);
-        self.dirty.segments.extend(released);
-        self.forget_clashes(now);
         self.forget_dead(now);
         self.forget_removed(now);
+        self.forget_clashes(now);
         self.remember_peers();
         self.keep_papers();
         self.tell_revocations(now);

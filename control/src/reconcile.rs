@@ -28,10 +28,19 @@ pub struct Picture<'a> {
     pub sealing: Option<NetworkId>,
     /// Tunnel ends of the other nodes in the network.
     pub tunnels: BTreeMap<NodeId, Tunnel>,
-    /// Where MAC addresses are held that move too often.
-    pub held: BTreeMap<MacAddr, NodeId>,
+    /// Who has the MAC addresses that several nodes claim.
+    pub places: Places<'a>,
     /// Endpoints of every node, this one included.
     pub attachments: Vec<Attachment<'a>>,
+}
+
+/// Who has the MAC addresses that several nodes claim, as far as that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Places<'a> {
+    /// Who had them first.
+    pub first: BTreeMap<MacAddr, NodeId>,
+    /// The segment as it was derived last; until then others were not claimed by several.
+    pub before: Option<&'a SegmentSpec>,
 }
 
 /// Another node's end of the network.
@@ -56,18 +65,21 @@ pub struct Attachment<'a> {
     pub ips: &'a [IpAddr],
     /// Times this MAC has moved.
     pub mobility: u32,
+    /// Whether its node answers.
+    pub alive: bool,
 }
 
-/// Derives the segment. Entries are ordered, so equal pictures give equal specs.
+/// Derives the segment, and who has the MAC addresses that several nodes claim, to be kept for the next derivation.
+/// Entries are ordered, so equal pictures give equal specs.
 ///
-/// A MAC address seen on several nodes is here if it is one of them, then where it is held, then where its mobility
-/// is highest, then on the node with the lowest id. An address seen twice is answered for once: here first, then on
-/// nodes that answer.
+/// A MAC address seen on several nodes is here if it is one of them, else as [`winners`] tells. An address seen twice is
+/// answered for once: here first, then on nodes that answer.
 #[must_use]
-pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
-    let winners = winners(picture.me, &picture.held, &picture.attachments);
+pub fn derive(picture: &Picture<'_>) -> (SegmentSpec, BTreeMap<MacAddr, NodeId>) {
+    let winners = winners(picture.me, &picture.attachments, |mac| picture.first(mac));
+    let contested = picture.contested(&winners);
     let mut winners: Vec<Attachment<'_>> = winners.into_values().collect();
-    winners.sort_by_key(|a| (a.node != picture.me, !is_alive(picture, a.node), a.mac));
+    winners.sort_by_key(|a| (a.node != picture.me, !a.alive, a.mac));
     let mut answered = BTreeSet::new();
     let mut local = Vec::new();
     let mut remote = Vec::new();
@@ -83,7 +95,7 @@ pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
     let mut members: Vec<Vtep> = picture.tunnels.values().map(|tunnel| tunnel.vtep).collect();
     members.sort();
     members.dedup();
-    SegmentSpec {
+    let spec = SegmentSpec {
         vni: picture.vni,
         mtu: picture.mtu,
         broadcast: picture.broadcast,
@@ -92,33 +104,64 @@ pub fn derive(picture: &Picture<'_>) -> SegmentSpec {
         static_vteps: picture.static_vteps.to_vec(),
         members,
         sealing: picture.sealing.map(|id| id.0),
+    };
+    (spec, contested)
+}
+
+impl Picture<'_> {
+    /// Who had a MAC address before others claimed it.
+    fn first(&self, mac: MacAddr) -> Option<NodeId> {
+        let before = || {
+            let remote = &self.places.before?.remote;
+            let entry = &remote[remote.binary_search_by_key(&mac, |remote| remote.mac).ok()?];
+            let there = |tunnel: &Tunnel| tunnel.vtep.address == entry.vtep.address;
+            self.tunnels.iter().find(|(_, tunnel)| there(tunnel)).map(|(node, _)| *node)
+        };
+        self.places.first.get(&mac).copied().or_else(before)
+    }
+
+    /// Who had one first has it for as long as it claims it with addresses of its own, also while it does not answer.
+    fn contested(&self, winners: &BTreeMap<MacAddr, Attachment<'_>>) -> BTreeMap<MacAddr, NodeId> {
+        let claimed: BTreeSet<MacAddr> = (self.attachments.iter())
+            .filter(|a| winners.get(&a.mac).is_some_and(|winner| winner.node != a.node))
+            .map(|a| a.mac)
+            .collect();
+        let claims = |mac: &MacAddr, node: NodeId| {
+            let mut of_node = self.attachments.iter().filter(|a| a.node == node && a.mac == *mac);
+            of_node.any(|a| !a.ips.is_empty())
+        };
+        let place = |mac: &MacAddr| {
+            let first = self.first(*mac).filter(|&node| claims(mac, node));
+            first.or_else(|| winners.get(mac).map(|winner| winner.node))
+        };
+        claimed.iter().filter_map(|mac| Some((*mac, place(mac)?))).collect()
     }
 }
 
-/// Where each MAC address is. What another node says never displaces an endpoint of `me`, and any node can claim any
-/// mobility: an endpoint without addresses that are its node's to give loses to one with some.
+/// Where each MAC address is, if several nodes claim one; `first` tells who had it before the others.
+///
+/// Any node can claim any MAC address and any mobility. So what another node says never displaces an endpoint of `me`;
+/// an endpoint without addresses that are its node's to give loses to one with some, and one whose node does not answer
+/// to one whose does. Of what is left, who had it first keeps it. If nobody knows, it is where it has moved least: an
+/// honest node gives a MAC address up before another one takes it.
 #[must_use]
 pub fn winners<'a>(
     me: NodeId,
-    held: &BTreeMap<MacAddr, NodeId>,
     attachments: &[Attachment<'a>],
+    first: impl Fn(MacAddr) -> Option<NodeId>,
 ) -> BTreeMap<MacAddr, Attachment<'a>> {
     let mut winners: BTreeMap<MacAddr, Attachment<'a>> = BTreeMap::new();
-    let rank = |a: &Attachment<'_>| {
-        let preferred = (a.node == me, !a.ips.is_empty(), held.get(&a.mac) == Some(&a.node));
-        (preferred, a.mobility, std::cmp::Reverse((a.node, a.endpoint)))
-    };
     for &attachment in attachments {
         let winner = winners.entry(attachment.mac).or_insert(attachment);
-        if rank(&attachment) > rank(winner) {
+        let rank = |a: &Attachment<'_>| {
+            let counts = (a.node == me, !a.ips.is_empty(), a.alive);
+            (counts, first(a.mac) == Some(a.node), std::cmp::Reverse((a.mobility, a.node, a.endpoint)))
+        };
+        if attachment != *winner && rank(&attachment) > rank(winner) {
             *winner = attachment;
         }
     }
     winners
-}
-
-fn is_alive(picture: &Picture<'_>, node: NodeId) -> bool {
-    picture.tunnels.get(&node).is_some_and(|tunnel| tunnel.alive)
 }
 
 /// The VNI each network in use here is received on: pinned ones first, then a hash of the id, moved on past clashes.
@@ -227,7 +270,8 @@ mod tests {
     }
 
     fn attachment(node: NodeId, mac_last: u8, mobility: u32, ips: &[IpAddr]) -> Attachment<'_> {
-        Attachment { node, endpoint: EndpointId([mac_last; 16]), mac: mac(mac_last), ips, mobility }
+        let alive = node != C;
+        Attachment { node, endpoint: EndpointId([mac_last; 16]), mac: mac(mac_last), ips, mobility, alive }
     }
 
     fn picture<'a>(attachments: Vec<Attachment<'a>>) -> Picture<'a> {
@@ -238,10 +282,18 @@ mod tests {
             broadcast: Broadcast::Local,
             static_vteps: &[],
             sealing: None,
-            held: BTreeMap::new(),
+            places: Places::default(),
             tunnels: [(B, tunnel(2, true)), (C, tunnel(3, false))].into(),
             attachments,
         }
+    }
+
+    fn derive(picture: &Picture<'_>) -> SegmentSpec {
+        super::derive(picture).0
+    }
+
+    fn contested(picture: &Picture<'_>) -> BTreeMap<MacAddr, NodeId> {
+        super::derive(picture).1
     }
 
     #[test]
@@ -254,31 +306,63 @@ mod tests {
         assert_eq!(spec.members.len(), 2, "a node that does not answer keeps its tunnel");
     }
 
-    #[test]
-    fn a_mac_is_where_it_moved_last_and_a_tie_goes_to_the_lowest_node() {
-        let at = |list: Vec<Attachment<'_>>| winners(ME, &BTreeMap::new(), &list)[&mac(7)].node;
-        assert_eq!(at(vec![attachment(B, 7, 1, &[]), attachment(C, 7, 2, &[])]), C);
-        assert_eq!(at(vec![attachment(C, 7, 2, &[]), attachment(B, 7, 2, &[])]), B);
+    /// Who has MAC address 7.
+    fn place(attachments: Vec<Attachment<'_>>, first: Option<NodeId>) -> NodeId {
+        winners(ME, &attachments, |_| first)[&mac(7)].node
     }
 
-    #[test]
-    fn a_mac_of_an_endpoint_here_stays_here_and_one_that_is_held_stays_there() {
-        let list = vec![attachment(ME, 7, 0, &[]), attachment(B, 7, 9, &[])];
-        assert_eq!(winners(ME, &BTreeMap::new(), &list)[&mac(7)].node, ME);
-        let list = vec![attachment(C, 7, 1, &[]), attachment(B, 7, 9, &[])];
-        assert_eq!(winners(ME, &[(mac(7), C)].into(), &list)[&mac(7)].node, C);
-        let gone = vec![attachment(B, 7, 9, &[])];
-        assert_eq!(winners(ME, &[(mac(7), C)].into(), &gone)[&mac(7)].node, B, "nobody else has it");
-    }
+    const D: NodeId = NodeId([4; 16]);
 
     #[test]
-    fn a_mac_is_not_taken_by_who_has_no_address_to_give_however_often_it_moved() {
+    fn a_mac_is_kept_by_who_had_it_first_however_often_another_says_that_it_moved() {
         let ips = [IpAddr::from([10, 0, 0, 2])];
-        let list = [attachment(C, 7, 0, &ips), attachment(B, 7, u32::MAX, &[])];
-        assert_eq!(winners(ME, &BTreeMap::new(), &list)[&mac(7)].node, C);
-        assert_eq!(winners(ME, &[(mac(7), B)].into(), &list)[&mac(7)].node, C, "not even where it is held");
-        let list = [attachment(C, 7, 0, &ips), attachment(ME, 7, 0, &[])];
-        assert_eq!(winners(ME, &BTreeMap::new(), &list)[&mac(7)].node, ME);
+        let list = || vec![attachment(D, 7, 0, &ips), attachment(B, 7, u32::MAX, &ips)];
+        assert_eq!(place(list(), Some(D)), D);
+        assert_eq!(place(list(), Some(B)), B);
+        assert_eq!(place(list(), None), D, "nobody knows who was first");
+        let tie = vec![attachment(D, 7, 2, &ips), attachment(B, 7, 2, &ips)];
+        assert_eq!(place(tie, None), B, "the lower id");
+        assert_eq!(place(vec![attachment(B, 7, 9, &ips)], Some(D)), B, "it was given up");
+    }
+
+    #[test]
+    fn a_mac_of_an_endpoint_here_stays_here() {
+        assert_eq!(place(vec![attachment(ME, 7, 9, &[]), attachment(B, 7, 0, &[])], Some(B)), ME);
+    }
+
+    #[test]
+    fn a_mac_is_not_taken_by_who_has_no_address_to_give() {
+        let ips = [IpAddr::from([10, 0, 0, 2])];
+        let list = || vec![attachment(C, 7, 9, &ips), attachment(B, 7, 0, &[])];
+        assert_eq!(place(list(), None), C);
+        assert_eq!(place(list(), Some(B)), C, "its addresses have moved on");
+    }
+
+    #[test]
+    fn a_mac_of_a_node_that_does_not_answer_is_anothers_until_it_is_back() {
+        let ips = [IpAddr::from([10, 0, 0, 2])];
+        let mut silent = picture(vec![attachment(C, 7, 0, &ips), attachment(B, 7, 1, &ips)]);
+        silent.places.first = [(mac(7), C)].into();
+        assert_eq!(derive(&silent).remote[0].vtep, tunnel(2, true).vtep);
+        assert_eq!(contested(&silent), [(mac(7), C)].into());
+        silent.attachments[0].alive = true;
+        assert_eq!(derive(&silent).remote[0].vtep, tunnel(3, true).vtep);
+        silent.attachments[0].ips = &[];
+        assert_eq!(contested(&silent), [(mac(7), B)].into());
+    }
+
+    #[test]
+    fn a_mac_that_nobody_else_claimed_before_is_where_it_was_forwarded_to() {
+        let ips = [IpAddr::from([10, 0, 0, 2])];
+        let mut picture = picture(vec![attachment(C, 7, 0, &ips)]);
+        picture.attachments[0].alive = true;
+        let before = derive(&picture);
+        assert_eq!(contested(&picture), BTreeMap::new());
+        picture.attachments.push(attachment(B, 7, 0, &ips));
+        assert_eq!(derive(&picture).remote[0].vtep, tunnel(2, true).vtep, "nobody knows who was first");
+        picture.places.before = Some(&before);
+        assert_eq!(derive(&picture), before);
+        assert_eq!(contested(&picture), [(mac(7), C)].into());
     }
 
     #[test]

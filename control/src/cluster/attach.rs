@@ -216,10 +216,22 @@ impl Cluster {
         let attaching = self.attaching.values().map(|attaching| &attaching.wish);
         let attaching =
             attaching.filter(|other| of(other.network, other.mac) && other.sandbox != wish.sandbox);
-        let holder = attached.map(|own| &own.endpoint.name).chain(attaching.map(|other| &other.name)).next();
+        let here = attached.map(|own| &own.endpoint.name).chain(attaching.map(|other| &other.name)).next();
+        let holder = here.map(Name::to_string).or_else(|| self.elsewhere(wish.network, mac));
         holder.map_or(Ok(()), |holder| {
             let (mac, network) = (mac.to_string(), self.name_of(wish.network));
-            Err(ClusterError::MacTaken { mac, network, holder: holder.to_string() })
+            Err(ClusterError::MacTaken { mac, network, holder })
+        })
+    }
+
+    /// Who has a MAC address on another node that answers; nobody would forward to a second one.
+    fn elsewhere(&self, id: NetworkId, mac: MacAddr) -> Option<String> {
+        let network = self.networks.get(&id)?;
+        let views = self.views.iter().filter(|(node, _)| self.is_alive(**node));
+        views.into_iter().find_map(|(&node, view)| {
+            let mut endpoints = view.endpoints.get(&id)?.values().filter(|endpoint| endpoint.mac() == mac);
+            let theirs = endpoints.find(|endpoint| !network.addresses_of(node, endpoint).is_empty())?;
+            Some(format!("{} on {}", theirs.name, self.node_name(node)))
         })
     }
 
@@ -378,7 +390,7 @@ impl Cluster {
         }
     }
 
-    /// The counter that makes this node the place of a MAC address.
+    /// How often a MAC address has come up, counting claims of nodes that do not answer.
     fn mobility_after(&self, id: NetworkId, mac: MacAddr) -> u32 {
         self.mobility_of(id, mac).map_or(0, |seen| seen.saturating_add(1))
     }

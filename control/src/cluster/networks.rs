@@ -316,7 +316,7 @@ impl Cluster {
         self.fetches.retain(|key, _| key.network != id);
         self.fail_attaching(id);
         self.segments.remove(&id);
-        self.mobility.forget(id);
+        self.contested.remove(&id);
         self.ignored.remove(&id);
         self.dirty.records.insert(id);
         if known {

@@ -1,12 +1,12 @@
 //! Own records: what this node says, derived whole from its state, told to gossip by difference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use weft_dataplane::segment::Vtep;
-use weft_dataplane::wire::{MacAddr, Vni};
+use weft_dataplane::wire::Vni;
 
 use super::grants::SignedGrant;
 use super::networks::Network;
@@ -14,7 +14,7 @@ use super::record::{Key, Membership, RANGES_OCTETS, Ranges, encode};
 use super::{Cluster, ClusterError, ClusterEvent};
 use crate::gossip::{MAX_KEYS, MAX_TABLE};
 use crate::model::{EndpointId, NetworkId, NodeId};
-use crate::reconcile::{self, Attachment, Picture, Tunnel};
+use crate::reconcile::{self, Attachment, Picture, Places, Tunnel};
 
 /// What gossip charges a record beyond its key and body, octets.
 const RECORD_COST: usize = 80;
@@ -122,17 +122,17 @@ impl Cluster {
         self.renamed.extend(dirty.iter().copied());
         for id in dirty {
             let picture = vnis.get(&id).and_then(|&vni| self.picture(now, id, vni));
-            let derived = picture.as_ref().map(reconcile::derive);
-            let claims = picture.as_ref().map(moved).unwrap_or_default();
+            let (derived, contested) = picture.as_ref().map(reconcile::derive).unzip();
+            let contested = contested.unwrap_or_default();
+            if contested.is_empty() {
+                self.contested.remove(&id);
+            } else {
+                self.contested.insert(id, contested);
+            }
             if let Some(ignored) = self.ignored_endpoints(now, id) {
                 self.ignored.insert(id, ignored);
             } else {
                 self.ignored.remove(&id);
-            }
-            for (mac, claim) in claims {
-                if self.mobility.note(now, id, mac, claim) {
-                    self.dirty.segments.insert(id);
-                }
             }
             endpoints += derived.as_ref().map_or(0, |spec| spec.local.len() + spec.remote.len());
             let before = match derived.clone() {
@@ -158,7 +158,7 @@ impl Cluster {
             let endpoints = view.endpoints.get(&id).into_iter().flatten();
             attachments.extend(endpoints.map(|(&endpoint, body)| Attachment {
                 ips: network.addresses_of(node, body),
-                ..attachment(node, endpoint, body)
+                ..attachment(node, endpoint, body, tunnel.alive)
             }));
         }
         Some(Picture {
@@ -167,11 +167,17 @@ impl Cluster {
             mtu: self.mtu(id),
             broadcast: network.options.broadcast,
             static_vteps: if apart { &[] } else { &network.options.static_vteps },
-            held: self.mobility.held(id),
+            places: self.places(id),
             sealing: network.options.encrypted.then_some(id),
             tunnels,
             attachments,
         })
+    }
+
+    /// Who has the MAC addresses of a network that several nodes claim.
+    fn places(&self, id: NetworkId) -> Places<'_> {
+        let first = self.contested.get(&id).cloned().unwrap_or_default();
+        Places { first, before: self.segments.get(&id) }
     }
 
     /// Whether this node has nothing to do with other nodes in a network, as it is not encrypted.
@@ -181,7 +187,7 @@ impl Cluster {
 
     fn own_attachments(&self, id: NetworkId) -> Vec<Attachment<'_>> {
         let own = self.endpoints.iter().filter(|(_, own)| own.network == id);
-        own.map(|(&endpoint, own)| attachment(self.me, endpoint, &own.endpoint)).collect()
+        own.map(|(&endpoint, own)| attachment(self.me, endpoint, &own.endpoint, true)).collect()
     }
 
     /// Endpoints of other nodes with addresses that are not their node's; `None` if there are none.
@@ -215,20 +221,13 @@ impl Cluster {
     }
 }
 
-/// The claims that would win MAC addresses that have moved, if nothing was held.
-fn moved(picture: &Picture<'_>) -> Vec<(MacAddr, (NodeId, u32))> {
-    let moved: BTreeSet<MacAddr> =
-        picture.attachments.iter().filter(|a| a.mobility > 0).map(|a| a.mac).collect();
-    if moved.is_empty() {
-        return Vec::new();
-    }
-    let winners = reconcile::winners(picture.me, &BTreeMap::new(), &picture.attachments);
-    let moved = moved.into_iter().filter_map(|mac| winners.get(&mac));
-    moved.map(|winner| (winner.mac, (winner.node, winner.mobility))).collect()
-}
-
-fn attachment(node: NodeId, endpoint: EndpointId, body: &super::record::Endpoint) -> Attachment<'_> {
-    Attachment { node, endpoint, mac: body.mac(), ips: &body.ips, mobility: body.mobility }
+fn attachment(
+    node: NodeId,
+    endpoint: EndpointId,
+    body: &super::record::Endpoint,
+    alive: bool,
+) -> Attachment<'_> {
+    Attachment { node, endpoint, mac: body.mac(), ips: &body.ips, mobility: body.mobility, alive }
 }
 
 /// Grants packed into records.

@@ -114,7 +114,7 @@ pub(super) struct Endpoint {
     pub(super) sandbox: SandboxId,
     pub(super) name: Name,
     pub(super) aliases: Vec<Name>,
-    /// Times this MAC has come up elsewhere; the highest is where it is.
+    /// Times this MAC has come up elsewhere, as far as its node saw.
     pub(super) mobility: u32,
 }
 

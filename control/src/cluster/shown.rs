@@ -178,9 +178,11 @@ impl Cluster {
                     None => &s.endpoint.ips,
                 },
                 mobility: s.endpoint.mobility,
+                alive: self.is_alive(s.node),
             })
             .collect();
-        let winners = reconcile::winners(self.me, &self.mobility.held(id), &attachments);
+        let first = |mac| self.contested.get(&id)?.get(&mac).copied();
+        let winners = reconcile::winners(self.me, &attachments, first);
         let own_vni = self.vnis().get(&id).copied();
         let entry = |winner: &Attachment<'_>| {
             let endpoint = shown.iter().find(|s| s.id == winner.endpoint && s.node == winner.node)?;
@@ -213,7 +215,7 @@ impl Cluster {
         pools.map(|state| (state.pool.space().subnet(), state.pool.owned())).collect()
     }
 
-    fn node_name(&self, id: NodeId) -> String {
+    pub(super) fn node_name(&self, id: NodeId) -> String {
         self.gossip.member(id).map_or_else(|| id.short(), |member| member.name.to_string())
     }
 
@@ -290,11 +292,14 @@ impl Cluster {
                 self.name_of(id)
             ));
         }
-        for (id, mac, node) in self.mobility.all_held() {
-            let (network, node) = (self.name_of(id), self.node_name(node));
-            warnings.push(format!(
-                "MAC address {mac} of network {network} moves too often: it is held at {node}"
-            ));
+        for (&id, places) in &self.contested {
+            for (mac, &node) in places {
+                warnings.push(format!(
+                    "MAC address {mac} of network {} is claimed by several nodes: it is that of {}",
+                    self.name_of(id),
+                    self.node_name(node)
+                ));
+            }
         }
         for (node, vtep) in self.sealed.holders.refused() {
             let node = self.node_name(node);

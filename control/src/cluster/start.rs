@@ -103,7 +103,7 @@ impl Cluster {
             answered: VecDeque::new(),
             published: BTreeMap::new(),
             segments: BTreeMap::new(),
-            mobility: Default::default(),
+            contested: BTreeMap::new(),
             ignored: BTreeMap::new(),
             dirty: Dirty::default(),
             renamed: BTreeSet::new(),
