@@ -49,7 +49,7 @@ pub fn message(now: Instant, input: &[u8]) {
     let member = Identity::from_secret(&[2; 32]).node_id();
     let mut seal = Seal::new(CLUSTER, ring(), member, [9; 32], now);
     let to = Some(gossip.node_id());
-    let mut body = Envelope { to, to_epoch: 1, from_epoch: 1 }.emit(&Message::Rpc(Vec::new()));
+    let mut body = Envelope { to, to_epoch: 1, from_epoch: 1 }.emit(&Message::Member(Vec::new()));
     body.pop();
     body.extend_from_slice(input);
     for via in [Via::Datagram, Via::Stream] {

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use super::call::{self, Call};
 use super::limits::{MAX_DATAGRAM, MAX_KEYS, MAX_NODES, MAX_PULL, MAX_RPC};
 use super::membership::Peer;
 use super::record::{Head, Record};
@@ -23,7 +24,7 @@ pub(crate) const MAX_CONTENT: usize = MAX_DATAGRAM - seal::OVERHEAD - ENVELOPE;
 /// What is left in a first contact for a section.
 pub(crate) const MAX_INTRODUCTION: usize = MAX_CONTENT - 9;
 
-const _: () = assert!(MAX_RPC <= MAX_CONTENT, "a call fits a datagram");
+const _: () = assert!(MAX_RPC + call::OVERHEAD <= MAX_CONTENT, "a call fits a datagram");
 const _: () = assert!(8 * BUCKETS < MAX_CONTENT, "all buckets fit a datagram");
 
 /// For whom a message is and from which start of its sender.
@@ -76,7 +77,7 @@ pub(crate) enum Message {
     /// All members as the sender sees them.
     Roster { reply: bool, entries: Vec<RosterEntry> },
     /// A call of the layer above.
-    Rpc(Vec<u8>),
+    Rpc(Box<Call>),
     /// One start of a node to another one of it.
     Twin(Box<Word>),
 }
@@ -173,9 +174,9 @@ impl Message {
                     out.flag(entry.alive);
                 }
             }
-            Self::Rpc(body) => {
+            Self::Rpc(call) => {
                 out.u8(RPC);
-                out.octets(body);
+                call.emit(out);
             }
             Self::Twin(word) => {
                 out.u8(TWIN);
@@ -191,7 +192,7 @@ impl Message {
             MEMBER => {
                 return (reader.rest().len() <= MAX_CONTENT).then(|| Self::Member(reader.rest().to_vec()));
             }
-            RPC => return (reader.rest().len() <= MAX_RPC).then(|| Self::Rpc(reader.rest().to_vec())),
+            RPC => return Call::parse(reader.rest()).map(|call| Self::Rpc(Box::new(call))),
             HELLO => {
                 let (buried, reply) = (reader.u64()?, reader.flag()?);
                 Self::Hello { buried, reply, section: Box::new(parse_section(&mut reader)?) }

@@ -8,6 +8,7 @@
 //! [`Gossip`] does no IO: the driver hands it messages, the time and a seed, and takes messages and events out.
 
 mod attempts;
+mod call;
 mod contact;
 mod counters;
 mod engine;
@@ -44,6 +45,7 @@ use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 
+use self::call::Calls;
 use self::contact::Contacts;
 use self::membership::{Effects, Membership, Peer};
 use self::message::Message;
@@ -61,6 +63,7 @@ pub use self::keeper::{Fetch, Have, KEYS, Keeper, KeyTiming};
 pub use self::limits::{
     MAX_BODY, MAX_DATAGRAM, MAX_KEY, MAX_KEYS, MAX_NODES, MAX_RPC, MAX_STREAM, MAX_TABLE,
 };
+pub(crate) use self::record::RecordHash;
 pub use self::record::{CERTIFICATE, Credentials, Record, RecordKey};
 pub use self::ring::{Epoch, MAX_EPOCHS, Ring};
 pub use self::seal::Via;
@@ -91,6 +94,7 @@ pub struct Gossip {
     events: VecDeque<GossipEvent>,
     changed: BTreeSet<NodeId>,
     rpc_waiting: usize,
+    calls: Calls,
     /// Members as others name them, newer than what is known to be signed by themselves.
     claimed: BTreeMap<NodeId, (Peer, u16)>,
     banned: BTreeSet<NodeId>,
@@ -131,6 +135,7 @@ impl Gossip {
             events: VecDeque::new(),
             changed: BTreeSet::new(),
             rpc_waiting: 0,
+            calls: Calls::default(),
             claimed: BTreeMap::new(),
             banned: BTreeSet::new(),
             told: BTreeMap::new(),
@@ -200,19 +205,6 @@ impl Gossip {
             return Some(event);
         }
         self.changed.pop_first().map(|origin| GossipEvent::RecordsChanged { origin })
-    }
-
-    /// Sends `body`, at most [`MAX_RPC`] octets, to a member; `false` if it is too long or nothing is known of `to`.
-    ///
-    /// Unreliable: it may be lost, or come twice.
-    pub fn send_rpc(&mut self, now: Instant, to: NodeId, body: Vec<u8>) -> bool {
-        self.tick(now);
-        let addr = self.addr_of(to);
-        let sends = body.len() <= MAX_RPC && addr.is_some() && to != self.us;
-        if sends {
-            self.send(to, Message::Rpc(body));
-        }
-        sends
     }
 
     /// Nodes that ever proved themselves, this one included, in the order of their ids.

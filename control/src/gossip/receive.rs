@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::membership::Effects;
 use super::message::{Envelope, Message};
 use super::seal::{ContextId, Refusal};
-use super::{Gossip, GossipEvent, Via, limits};
+use super::{Gossip, GossipEvent, Via};
 use crate::model::NodeId;
 
 /// A clash is told at most so often per node.
@@ -128,7 +128,7 @@ impl Gossip {
             Message::Summaries { buckets, entries } => self.handle_summaries(sender, buckets, &entries),
             Message::Pull(wanted) => self.handle_pull(sender, &wanted),
             Message::Roster { reply, entries } => self.handle_roster(sender, reply, &entries),
-            Message::Rpc(body) => self.handle_rpc(sender, body),
+            Message::Rpc(call) => self.handle_rpc(sender, *call),
             // A twin is no other sender.
             Message::Twin(_) => self.counters.malformed += 1,
         }
@@ -147,15 +147,6 @@ impl Gossip {
         let mut effects = Effects::default();
         self.membership.refute(self.now, incarnation, accuser, &mut effects);
         self.absorb(effects);
-    }
-
-    pub(super) fn handle_rpc(&mut self, from: NodeId, body: Vec<u8>) {
-        if self.rpc_waiting >= limits::MAX_RPC_QUEUE {
-            self.counters.rpc_dropped += 1;
-            return;
-        }
-        self.rpc_waiting += 1;
-        self.events.push_back(GossipEvent::Rpc { from, body });
     }
 
     pub(super) fn clash(&mut self, id: NodeId) {

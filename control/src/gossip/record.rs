@@ -19,6 +19,8 @@ use crate::model::{Name, NodeId};
 pub(crate) type ClusterId = [u8; 16];
 /// SHA-256 cut to 128 bits.
 pub(crate) type Hash = [u8; 16];
+/// What names a record's key, version and content.
+pub(crate) type RecordHash = Hash;
 
 /// A record's key: 1 to 64 octets, ordered as such.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

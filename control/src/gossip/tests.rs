@@ -507,6 +507,40 @@ fn calls_nobody_takes_are_bounded() {
 }
 
 #[test]
+fn nobody_calls_in_anothers_name_and_no_call_counts_twice() {
+    let (now, mut a, mut b, _) = pair();
+    let mut c = gossip_of(3, 1, key(), now);
+    c.join(now, &[addr(1)]);
+    c.handle_timeout(now);
+    exchange(now, &mut a, &mut c);
+    // Whoever has the ring can seal in anybody's name.
+    let mut seal = Seal::new([1; 16], Ring::found(key()), c.us, [9; 32], now);
+    let envelope = Envelope { to: Some(a.us), to_epoch: 1, from_epoch: 1 };
+    let id = c.us;
+    let mut taken = |a: &mut Gossip, call: &call::Call| {
+        let body = envelope.emit(&Message::Rpc(Box::new(call.clone())));
+        let bytes = seal.seal(now, Via::Datagram, &body);
+        deliver(now, addr(2), a, &Transmit { to: addr(1), via: Via::Datagram, bytes });
+        std::iter::from_fn(|| a.poll_event())
+            .filter(|event| matches!(event, GossipEvent::Rpc { from, .. } if *from == id))
+            .count()
+    };
+    let genuine = c.call(a.us, b"a range, please".to_vec()).expect("it knows A");
+    let forged = call::Call { number: 9, ..genuine.clone() };
+    let by_another = forged.clone().sign(a.tables.cluster(), &b.identity, a.us);
+    let to_another = forged.clone().sign(a.tables.cluster(), &c.identity, b.us);
+    let of_another_start = call::Call { to_start: [7; 8], ..forged.clone() };
+    let of_another_start = of_another_start.sign(a.tables.cluster(), &c.identity, a.us);
+    for call in [&forged, &by_another, &to_another, &of_another_start] {
+        assert_eq!(taken(&mut a, call), 0);
+    }
+    assert_eq!((a.counters.bad_signature, a.counters.misaddressed), (3, 1));
+    assert_eq!((taken(&mut a, &genuine), taken(&mut a, &genuine)), (1, 0));
+    assert_eq!(a.counters.replayed, 1);
+    let _ = drain(&mut b);
+}
+
+#[test]
 fn node_that_left_is_silent() {
     let (now, mut a, mut b, _) = pair();
     a.leave(now);
@@ -543,7 +577,7 @@ proptest! {
     fn authentic_nonsense_does_no_harm(kind in 0u8..12, content in prop::collection::vec(any::<u8>(), 0..600), seed: u64) {
         let (now, mut a, mut b) = shared_pair();
         let envelope = Envelope { to: Some(a.node_id()), to_epoch: 1, from_epoch: 1 };
-        let mut body = envelope.emit(&Message::Rpc(Vec::new()));
+        let mut body = envelope.emit(&Message::Member(Vec::new()));
         body.truncate(24);
         body.push(kind);
         body.extend_from_slice(&content);
@@ -618,6 +652,12 @@ fn samples(gossip: &Gossip) -> Vec<Message> {
         },
         Message::Pull(vec![(gossip.us, 0), (NodeId([4; 16]), 9)]),
         Message::Roster { reply: true, entries: gossip.membership.roster() },
-        Message::Rpc(vec![5; 100]),
+        Message::Rpc(Box::new(call::Call {
+            to_start: [1; 8],
+            from_start: gossip.start,
+            number: 7,
+            body: vec![5; 100],
+            signature: [6; 64],
+        })),
     ]
 }
