@@ -115,8 +115,12 @@ fn two_workers_seal_for_one_another_and_sessions_change_under_way() {
 #[test]
 fn a_sealed_network_takes_nothing_in_clear_and_sends_nothing_without_a_session() {
     let Some(world) = World::new() else { return };
-    let nodes = Node::start_sealed(&world, 1);
-    nodes[1].dataplane.apply(Change::SetSegment(spec(&B, &A)));
+    let specs = [(&A, &B, sealed_spec(&A, &B)), (&B, &A, spec(&B, &A))];
+    let nodes = specs.map(|(host, peer, spec)| {
+        let node = Node::start_with(&world, host, spec, 1);
+        node.dataplane.apply(Change::SetPeer(sessions(host, peer, 0, 0)));
+        node
+    });
     world.assert_no_answer(&A, B.inner);
     world.assert_no_answer(&B, A.inner);
     assert!(nodes[0].dataplane.stats().drops(DropReason::ClearForSealed) > 0);
@@ -157,7 +161,7 @@ fn changes_of_tables_and_ports_disturb_no_traffic() {
                 a.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
                 // A program that another test is just starting may hold the TAP before a little longer.
                 let queues = world.within(&A, || Tap::create(&format!("weft{number}"), 1)).expect("a TAP");
-                a.dataplane.attach(other, queues).expect("attached");
+                a.dataplane.attach(other, None, queues).expect("attached");
                 a.dataplane.detach(other);
                 a.dataplane.apply(Change::RemoveSegment(other));
             }
@@ -224,7 +228,7 @@ fn taps_go_away_with_their_port_and_with_the_dataplane() {
     assert!(!world.has_tap(&A), "after detach");
 
     let queues = world.within(&A, || Tap::create("weft0", 2)).expect("a TAP");
-    node.dataplane.attach(vni(), queues).expect("attached again");
+    node.dataplane.attach(vni(), None, queues).expect("attached again");
     assert!(world.has_tap(&A));
     node.dataplane.shutdown();
     assert!(!world.has_tap(&A), "after shutdown");
@@ -237,7 +241,7 @@ fn a_tap_deleted_by_somebody_else_is_told_and_others_go_on() {
     let other = Vni::try_from(43).expect("24 bits");
     node.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
     let queues = world.within(&A, || Tap::create("weft1", 1)).expect("a TAP");
-    node.dataplane.attach(other, queues).expect("attached");
+    node.dataplane.attach(other, None, queues).expect("attached");
     world.ip(&A, "link set weft1 up");
     world.ip(&A, "link del weft1");
     let _peer = Node::start(&world, &B, &A, 1);
@@ -509,9 +513,9 @@ impl Node {
             let dataplane = Dataplane::start(config(host, workers)).expect("the underlay is there");
             (dataplane, Tap::create("weft0", workers).expect("root may make TAPs"))
         });
-        let mtu = spec.mtu;
+        let (mtu, sealing) = (spec.mtu, spec.sealing);
         dataplane.apply(Change::SetSegment(spec));
-        dataplane.attach(vni(), queues).expect("one queue per worker");
+        dataplane.attach(vni(), sealing, queues).expect("one queue per worker");
         world.dress(host, mtu);
         Self { dataplane }
     }

@@ -67,6 +67,8 @@ pub enum Step {
         name: String,
         /// Segment it belongs to.
         vni: Vni,
+        /// Whether packets of that are sealed.
+        sealed: bool,
     },
     /// Takes the uplink from the dataplane; the TAP goes with it.
     CloseUplink {
@@ -233,7 +235,7 @@ impl fmt::Display for Step {
             Self::RemoveNamespace { at } => write!(f, "remove the namespace of {at}"),
             Self::SetSysctl { at, key, value } => write!(f, "set {key} to {value} in {at}"),
             Self::AddBridge { at, name } => write!(f, "make bridge {name} in {at}"),
-            Self::OpenUplink { at, name, vni } => write!(f, "open uplink {name} of VNI {vni} in {at}"),
+            Self::OpenUplink { at, name, vni, .. } => write!(f, "open uplink {name} of VNI {vni} in {at}"),
             Self::CloseUplink { at } => write!(f, "close the uplink of {at}"),
             Self::AddVeth { at, name, peer_at, peer, mac, mtu } => {
                 write!(f, "join {name} in {at} to {peer} in {peer_at}, {mac}, MTU {mtu}")

@@ -153,6 +153,12 @@ impl Cluster {
         self.drain(now);
     }
 
+    /// Whether a network's packets are sealed; one that is not known has none.
+    #[must_use]
+    pub fn is_encrypted(&self, network: NetworkId) -> bool {
+        self.networks.get(&network).is_some_and(|network| network.options.encrypted)
+    }
+
     /// Counts of handshakes since start, by name.
     #[must_use]
     pub fn session_counters(&self) -> Vec<(&'static str, u64)> {
@@ -222,8 +228,7 @@ impl Cluster {
     /// Nodes that are in a sealed network this node is in.
     fn sealed_with(&self, now: Instant) -> BTreeSet<NodeId> {
         let ours: BTreeSet<_> = self.endpoints.values().map(|own| own.network).collect();
-        let sealed = |id: &NetworkId| self.networks.get(id).is_some_and(|network| network.options.encrypted);
-        let ours: BTreeSet<_> = ours.into_iter().filter(sealed).collect();
+        let ours: BTreeSet<_> = ours.into_iter().filter(|id| self.is_encrypted(*id)).collect();
         let shares = |view: &View| view.memberships.keys().any(|id| ours.contains(id));
         let views = self.views.iter().filter(|(node, view)| shares(view) && self.is_remembered(now, **node));
         views.map(|(&node, _)| node).collect()

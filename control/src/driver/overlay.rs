@@ -49,6 +49,8 @@ pub struct Wanted {
     pub vni: Vni,
     /// Largest inner IP packet, octets.
     pub mtu: u16,
+    /// Whether its packets are sealed.
+    pub sealed: bool,
     /// This node's endpoints.
     pub endpoints: Vec<WantedEndpoint>,
 }
@@ -208,7 +210,7 @@ fn plan_hidden(wanted: &Wanted, observed: &Observed, steps: &mut Vec<Step>) {
         if hidden.uplink.is_some() {
             steps.push(Step::CloseUplink { at });
         }
-        steps.push(Step::OpenUplink { at, name: UPLINK.into(), vni: wanted.vni });
+        steps.push(Step::OpenUplink { at, name: UPLINK.into(), vni: wanted.vni, sealed: wanted.sealed });
     }
     plan_port(at, UPLINK, uplink, wanted.mtu, true, steps);
 }

@@ -46,8 +46,15 @@ pub(crate) enum KernelError {
 
 /// Whoever serves uplinks: the dataplane.
 pub(crate) trait Carrier: Send {
-    /// Makes TAP `name` inside `namespace` and serves it as the port of `vni`.
-    fn open(&self, namespace: &Namespace, name: &str, vni: Vni) -> Result<(), String>;
+    /// Makes TAP `name` inside `namespace` and serves it as the port of `vni`, which lets nothing through but while that
+    /// is the VNI of the network `sealing`, or, without one, of a network in clear.
+    fn open(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        vni: Vni,
+        sealing: Option<NetworkId>,
+    ) -> Result<(), String>;
 
     /// Stops serving the port of `vni`; its TAP goes away.
     fn close(&self, vni: Vni);
@@ -268,7 +275,7 @@ impl Kernel {
                     self.guards.load(*network, namespace, guard);
                 }
             }
-            Step::OpenUplink { at, name, vni } => self.open_uplink(*at, name, *vni)?,
+            Step::OpenUplink { at, name, vni, sealed } => self.open_uplink(*at, name, *vni, *sealed)?,
             Step::CloseUplink { at: Place::Hidden(network) } => {
                 if let Some(vni) = self.uplinks.remove(network) {
                     self.carrier.close(vni);
@@ -325,13 +332,13 @@ impl Kernel {
         Ok(())
     }
 
-    fn open_uplink(&mut self, at: Place, name: &str, vni: Vni) -> Result<(), KernelError> {
+    fn open_uplink(&mut self, at: Place, name: &str, vni: Vni, sealed: bool) -> Result<(), KernelError> {
         let Place::Hidden(network) = at else {
             return Err(KernelError::Uplink(format!("{at} has no uplink")));
         };
         self.enter(at)?;
         let (namespace, _) = self.opened.get(&at).expect("it has just been opened");
-        self.carrier.open(namespace, name, vni).map_err(KernelError::Uplink)?;
+        self.carrier.open(namespace, name, vni, sealed.then_some(network)).map_err(KernelError::Uplink)?;
         self.uplinks.insert(network, vni);
         Ok(())
     }

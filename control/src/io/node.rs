@@ -285,7 +285,8 @@ impl Node {
             let Lease { endpoint: id, mac, addresses, .. } = own.lease;
             Some(WantedEndpoint { id, sandbox: own.sandbox, interface, mac, addresses })
         });
-        let wanted = Wanted { network, vni, mtu, endpoints: endpoints.collect() };
+        let sealed = self.cluster.is_encrypted(network);
+        let wanted = Wanted { network, vni, mtu, sealed, endpoints: endpoints.collect() };
         if wanted.endpoints.is_empty() {
             self.settled.remove(&network);
         } else {

@@ -12,8 +12,9 @@ use crate::engine::{Engine, SealedSource, Source, Verdict};
 use crate::fdb::Seconds;
 use crate::offload::{Arrival, Checksum, CoalesceError, Coalescer, Merged};
 use crate::seal::{self, Header, InnerChecksum, Opened, TRAIN_MAX};
+use crate::segment::Segment;
 use crate::stats::{Counter, Counters, DropReason};
-use crate::wire::{Vni, vnet, vxlan};
+use crate::wire::{vnet, vxlan};
 
 /// Parts of one write: header, rewritten head, and the most pieces a coalescer joins.
 const PARTS: usize = 2 + 64;
@@ -91,7 +92,7 @@ impl<'b> Batch<'b> {
     }
 
     fn train(&self, source: Source<'b>, checksum: Checksum) -> Result<Train<'b>, DropReason> {
-        let slot = slot_of(self.ports, source.segment().vni()).ok_or(DropReason::NoPort)?;
+        let slot = slot_of(self.ports, source.segment()).ok_or(DropReason::NoPort)?;
         Ok(Train { source, slot, checksum, delivered: None })
     }
 
@@ -217,8 +218,8 @@ fn places(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-fn slot_of(ports: &Ports, vni: Vni) -> Option<u32> {
-    let slot = ports.iter().position(|port| port.as_ref().is_some_and(|port| port.vni == vni))?;
+fn slot_of(ports: &Ports, segment: &Segment) -> Option<u32> {
+    let slot = ports.iter().position(|port| port.as_ref().is_some_and(|port| port.is_of(segment)))?;
     u32::try_from(slot).ok()
 }
 

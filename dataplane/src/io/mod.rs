@@ -204,12 +204,19 @@ impl Dataplane {
         self.workers.len()
     }
 
-    /// Gives segment `vni` its port. Returns when every worker serves its queue.
+    /// Gives segment `vni` its port. Returns when every worker serves its queue. `sealing` is what
+    /// [`SegmentSpec::sealing`](crate::segment::SegmentSpec::sealing) is of the network behind the port: while another
+    /// network has the VNI, nothing passes between that and this port.
     ///
     /// # Errors
     /// Wrong number of queues, a port there already, or a worker that cannot wait for its queue; the TAP is
     /// gone then, for its queues were consumed.
-    pub fn attach(&self, vni: Vni, queues: Vec<TapQueue>) -> Result<(), DataplaneError> {
+    pub fn attach(
+        &self,
+        vni: Vni,
+        sealing: Option<[u8; 16]>,
+        queues: Vec<TapQueue>,
+    ) -> Result<(), DataplaneError> {
         let (expected, given) = (self.workers.len(), queues.len());
         if given != expected {
             return Err(DataplaneError::Queues { vni, expected, given });
@@ -220,7 +227,7 @@ impl Dataplane {
         }
         let (done, results) = mpsc::channel();
         for (worker, queue) in self.workers.iter().zip(queues) {
-            worker.tell(Command::Attach { vni, queue, done: done.clone() });
+            worker.tell(Command::Attach { vni, sealing, queue, done: done.clone() });
         }
         drop(done);
         attached.push(vni);

@@ -43,6 +43,7 @@ impl Outbound {
         if self.used + READ_MAX > FRAMES {
             self.flush(&shared.counters);
         }
+        let shut = engine.segment(port.vni).is_some_and(|segment| !port.is_of(segment));
         let mut read = self.used;
         while read + READ_MAX <= FRAMES {
             let start = self.used;
@@ -50,6 +51,10 @@ impl Outbound {
                 Ok(len) => {
                     let (start, end) = (start + vnet::HEADER_LEN, start + len);
                     read += len.next_multiple_of(64);
+                    if shut {
+                        dropped(DropReason::NoSegment, &shared.counters);
+                        continue;
+                    }
                     // Nothing refers to a frame that was sealed or dropped: the next one takes its place, which
                     // is still in the processor's cache.
                     if self.take(engine, now, port, start..end.max(start), shared) == Frame::Referred {

@@ -344,11 +344,12 @@ impl Rig {
         }
         let queue = TapQueue::from(File::from(OwnedFd::from(queue)));
         let (sender, events) = mpsc::sync_channel(8);
+        let sealing = spec.sealing;
         Self {
             engine: Engine::new(OWN, 1, 1).after(Change::SetSegment(spec)),
             inbound: Inbound::new(underlay.inbound),
             outbound: Outbound::new(underlay.outbound),
-            ports: vec![Some(Port { vni: vni(42), queue, ready: true })],
+            ports: vec![Some(Port { vni: vni(42), sealing, queue, ready: true })],
             tap,
             peer,
             address,
@@ -512,7 +513,8 @@ fn sent_to(to: IpAddr, len: u32) -> Totals {
 fn refused_write() -> Totals {
     let mut rig = Rig::facing_peer();
     let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
-    rig.ports[0] = Some(Port { vni: vni(42), queue: TapQueue::from(full), ready: false });
+    let queue = TapQueue::from(full);
+    rig.ports[0] = Some(Port { vni: vni(42), sealing: None, queue, ready: false });
     rig.peer_sends(&datagram(42, &b_to_a(5)));
     rig.inbound_turns();
     rig.totals()

@@ -25,6 +25,7 @@ use crate::change::Event;
 use crate::engine::{Engine, Reply};
 use crate::fdb::Seconds;
 use crate::seal::Refusal;
+use crate::segment::Segment;
 use crate::stats::{Counter, Counters};
 use crate::wire::Vni;
 
@@ -32,6 +33,7 @@ use crate::wire::Vni;
 pub(crate) enum Command {
     Attach {
         vni: Vni,
+        sealing: Option<[u8; 16]>,
         queue: TapQueue,
         done: Sender<io::Result<()>>,
     },
@@ -57,9 +59,18 @@ const EVENTS: usize = 32;
 /// One worker's queue of a segment's TAP.
 pub(crate) struct Port {
     pub(crate) vni: Vni,
+    /// The id of the network behind it, if that is sealed.
+    pub(crate) sealing: Option<[u8; 16]>,
     pub(crate) queue: TapQueue,
     /// There may be something to read.
     pub(crate) ready: bool,
+}
+
+impl Port {
+    /// Whether the network behind it is the segment's: a VNI goes to another network before its port does.
+    pub(crate) fn is_of(&self, segment: &Segment) -> bool {
+        self.vni == segment.vni() && self.sealing == segment.sealing
+    }
 }
 
 /// Slots of ports; a detached one stays empty until reused, because epoll knows ports by slot.
@@ -228,8 +239,8 @@ impl Running {
         let _ = self.bell.read();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Attach { vni, queue, done } => {
-                    let _ = done.send(self.attach(vni, queue));
+                Command::Attach { vni, sealing, queue, done } => {
+                    let _ = done.send(self.attach(vni, sealing, queue));
                 }
                 Command::Detach { vni, done } => {
                     self.detach(vni);
@@ -246,10 +257,10 @@ impl Running {
         true
     }
 
-    fn attach(&mut self, vni: Vni, queue: TapQueue) -> io::Result<()> {
+    fn attach(&mut self, vni: Vni, sealing: Option<[u8; 16]>, queue: TapQueue) -> io::Result<()> {
         let slot = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
         self.epoll.add(&queue, edge(FIRST_PORT + slot as u64))?;
-        let port = Some(Port { vni, queue, ready: true });
+        let port = Some(Port { vni, sealing, queue, ready: true });
         if slot == self.ports.len() {
             self.ports.push(port);
         } else {

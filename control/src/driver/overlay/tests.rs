@@ -21,7 +21,7 @@ fn endpoint(n: u8, addresses: &[&str]) -> WantedEndpoint {
 
 fn wanted(endpoints: &[WantedEndpoint]) -> Validated {
     let vni = Vni::try_from(42).expect("it fits");
-    let wanted = Wanted { network: NET, vni, mtu: 1450, endpoints: endpoints.to_vec() };
+    let wanted = Wanted { network: NET, vni, mtu: 1450, sealed: false, endpoints: endpoints.to_vec() };
     wanted.validate().expect("it is possible")
 }
 
@@ -80,7 +80,7 @@ impl Perform for Observed {
                 port.pinned.insert(mac);
             }
             Step::AddBridge { at, name } => self.add(at, &name, SeenLink::default())?,
-            Step::OpenUplink { at, name, vni } => {
+            Step::OpenUplink { at, name, vni, .. } => {
                 self.add(at, &name, SeenLink { mtu: 1500, ..SeenLink::default() })?;
                 self.hidden.as_mut().expect("the namespace is there").uplink = Some(vni);
             }
@@ -284,7 +284,9 @@ fn an_endpoint_that_cannot_be_leaves_the_others_alone_and_what_is_gone_goes() {
 #[test]
 fn what_cannot_be_is_refused_before_anything_is_planned() {
     let vni = Vni::try_from(42).expect("it fits");
-    let with = |endpoints: Vec<WantedEndpoint>, mtu| Wanted { network: NET, vni, mtu, endpoints }.validate();
+    let with = |endpoints: Vec<WantedEndpoint>, mtu| {
+        Wanted { network: NET, vni, mtu, sealed: false, endpoints }.validate()
+    };
     let named = |interface: &str| WantedEndpoint { interface: interface.into(), ..endpoint(1, &[]) };
     assert_eq!(with(vec![], 67), Err(OverlayError::Mtu(67)));
     assert_eq!(with(vec![endpoint(1, &["fd00::2/64"])], 1279), Err(OverlayError::Mtu(1279)));

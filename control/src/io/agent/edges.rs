@@ -20,6 +20,7 @@ use crate::io::kernel::Carrier;
 use crate::io::namespace::Namespace;
 use crate::io::server::explain;
 use crate::io::streams::{Doors, Outgoing, accept};
+use crate::model::NetworkId;
 
 /// Source ports each worker spreads flows over.
 const SOURCE_PORTS: usize = 16;
@@ -146,10 +147,16 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, AgentError> {
 struct Taps(Arc<Dataplane>);
 
 impl Carrier for Taps {
-    fn open(&self, namespace: &Namespace, name: &str, vni: Vni) -> Result<(), String> {
+    fn open(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        vni: Vni,
+        sealing: Option<NetworkId>,
+    ) -> Result<(), String> {
         let made = namespace.run(|| Tap::create(name, self.0.workers())).map_err(|fault| explain(&fault))?;
         let queues = made.map_err(|fault| explain(&fault))?;
-        self.0.attach(vni, queues).map_err(|fault| explain(&fault))
+        self.0.attach(vni, sealing.map(|id| id.0), queues).map_err(|fault| explain(&fault))
     }
 
     fn close(&self, vni: Vni) {

@@ -17,7 +17,7 @@ const NET: NetworkId = NetworkId([0xab; 16]);
 struct Dummy(Arc<Mutex<Vec<u32>>>);
 
 impl Carrier for Dummy {
-    fn open(&self, namespace: &Namespace, name: &str, vni: Vni) -> Result<(), String> {
+    fn open(&self, namespace: &Namespace, name: &str, vni: Vni, _: Option<NetworkId>) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|fault| fault.to_string())?.block_on(async {
             let links = Links::open(namespace).map_err(|fault| fault.to_string())?;
@@ -75,7 +75,7 @@ fn endpoint(n: u8) -> WantedEndpoint {
 
 fn settle(kernel: &mut Kernel, endpoints: &[WantedEndpoint]) -> Plan {
     let vni = Vni::try_from(42).expect("it fits");
-    let wanted = Wanted { network: NET, vni, mtu: 1450, endpoints: endpoints.to_vec() };
+    let wanted = Wanted { network: NET, vni, mtu: 1450, sealed: false, endpoints: endpoints.to_vec() };
     let wanted = wanted.validate().expect("it is possible");
     let all = [SandboxId([1; 16]), SandboxId([2; 16])];
     let observed = kernel.observe(NET, all).expect("the kernel answers");
@@ -130,7 +130,8 @@ fn a_step_that_fails_anywhere_leaves_the_kernel_as_before() {
     let all = [SandboxId([1; 16]), SandboxId([2; 16])];
     let before = kernel.observe(NET, all).expect("the kernel answers");
     let vni = Vni::try_from(42).expect("it fits");
-    let wanted = Wanted { network: NET, vni, mtu: 1450, endpoints: vec![endpoint(1), endpoint(2)] };
+    let wanted =
+        Wanted { network: NET, vni, mtu: 1450, sealed: false, endpoints: vec![endpoint(1), endpoint(2)] };
     let steps = plan(&wanted.validate().expect("it is possible"), &before);
     for fail_in in 0..steps.0.len() {
         kernel.fail_in(Some(fail_in));

@@ -313,7 +313,7 @@ fn comes_back(bench: &mut Bench, sandbox: &Sandbox) -> bool {
 /// Removes a pinned namespace: a network's by its plan, so that ends in sandboxes go at once, others by unpinning.
 fn remove_pin(bench: &mut Bench, pin: &str) {
     let emptied = network_of_pin(pin).map(|network| {
-        let nothing = Wanted { network, vni: Vni::MAX, mtu: u16::MAX, endpoints: Vec::new() };
+        let nothing = Wanted { network, vni: Vni::MAX, mtu: u16::MAX, sealed: false, endpoints: Vec::new() };
         bench.settle(nothing, Purpose::Removal)
     });
     if let Some(Err(fault)) = emptied {

@@ -277,6 +277,26 @@ proptest! {
     }
 }
 
+#[test]
+fn a_port_passes_nothing_while_its_vni_is_another_networks() {
+    let mut rig = sealed_rig();
+    let clear = spec_over(HERE, &rig.peer);
+    let other = SegmentSpec { sealing: Some([0x55; 16]), ..sealed_spec(&rig.peer) };
+    for spec in [clear, other] {
+        rig.engine = rig.engine.after(Change::SetSegment(spec));
+        rig.feed(VnetHeader::PLAIN, &a_to_b(100));
+        rig.outbound_turn();
+        rig.peer_sends(&datagram(42, &b_to_a(5)));
+        rig.inbound_turns();
+        assert_eq!((rig.at_peer(), rig.at_port()), (vec![], vec![]));
+    }
+    assert_eq!((rig.totals().drops(DropReason::NoSegment), rig.totals().drops(DropReason::NoPort)), (2, 1));
+    rig.engine = rig.engine.after(Change::SetSegment(sealed_spec(&rig.peer)));
+    rig.feed(VnetHeader::PLAIN, &a_to_b(100));
+    rig.outbound_turn();
+    assert_eq!(rig.at_peer().len(), 1);
+}
+
 /// A worker that has sessions with the peer, and a sealed segment with B behind it.
 fn sealed_rig() -> Rig {
     rig_with(|vtep| sessions(vtep, OUT, IN))
