@@ -25,6 +25,7 @@ mod papers;
 mod publish;
 mod ranges;
 mod record;
+mod refused;
 mod sealed;
 mod shown;
 mod start;
@@ -65,6 +66,8 @@ use crate::timestamp::UnixMillis;
 pub const MAX_ALIASES: usize = 16;
 /// Housekeeping: quarantine, dead nodes, reserve ranges, remembered addresses.
 const TICK: Duration = Duration::from_secs(1);
+/// Interval at which it is looked at whose certificate has ended meanwhile.
+const JUDGE_EVERY: Duration = Duration::from_secs(10);
 /// Pause between derivations per endpoint derived: several times what one costs, so that a storm of changes in a
 /// large network leaves most of a core to others.
 const DERIVATION: Duration = Duration::from_micros(3);
@@ -138,6 +141,7 @@ pub struct Cluster {
     /// Networks whose names may be others than the agent has them.
     renamed: BTreeSet<NetworkId>,
     tick_at: Instant,
+    judge_at: Instant,
     orphans_at: Instant,
     leaving: Option<Instant>,
     left: bool,
@@ -359,6 +363,7 @@ impl Cluster {
         self.keep_papers();
         self.tell_revocations(now);
         self.tend_keys(now);
+        self.judge_by_time(now);
         if std::mem::take(&mut self.dirty.sponsors) {
             let removed: Vec<NetworkId> = self.recently_removed().copied().collect();
             self.dirty.records.extend(self.networks.keys().copied().chain(removed));
@@ -373,6 +378,20 @@ impl Cluster {
         self.fetch_reserves(now);
         self.sealed.dirty |= self.sealed.refused_some;
         self.finish_leaving(now);
+    }
+
+    /// Takes in nodes that count by now, and drops those that do so no more: certificates end, and clocks are put right.
+    fn judge_by_time(&mut self, now: Instant) {
+        if now < self.judge_at {
+            return;
+        }
+        self.judge_at = now + JUDGE_EVERY;
+        let members = self.gossip.members().filter(|m| m.id != self.me && m.state != MemberState::Left);
+        let other = members.map(|m| m.id).filter(|id| self.counts(now, *id) != self.views.contains_key(id));
+        let other: BTreeSet<NodeId> = other.collect();
+        if !other.is_empty() {
+            self.absorb(now, other);
+        }
     }
 
     /// Segments with entries of a node that has been dead too long are derived again, without it.

@@ -22,6 +22,7 @@ pub mod network;
 pub mod noise;
 pub mod plan;
 pub mod publish;
+mod ratchet;
 pub mod reconcile;
 pub mod sandbox;
 pub mod session;

@@ -80,7 +80,7 @@ impl Cluster {
     /// Takes in everything these origins say.
     pub(super) fn absorb(&mut self, now: Instant, mut origins: BTreeSet<NodeId>) {
         origins.remove(&self.me);
-        self.hear_papers(now, &mut origins);
+        let late = self.hear_papers(now, &mut origins);
         self.hear_keys(now, &origins);
         let learned = self.hear_statements(now, &origins);
         self.book.begin();
@@ -91,6 +91,10 @@ impl Cluster {
         // Grants in a network may have been heard before the network itself.
         pools.extend(learned.into_iter().flat_map(|id| (0..=u8::MAX).map(move |pool| (id, pool))));
         self.hear_grants(now, pools);
+        if !late.is_empty() {
+            self.unheard.unseen.extend(late);
+            self.unheard.due = Some(now + PAUSE);
+        }
     }
 
     /// Goes on with statements that were too many for one turn.

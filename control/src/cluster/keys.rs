@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use zeroize::Zeroizing;
 
 use super::record::decode;
 use super::{Cluster, ClusterError, ClusterEvent};
@@ -18,6 +19,7 @@ use crate::api;
 use crate::gossip::{Epoch, Fetch, Have, KEYS, Keeper, KeyTiming, RecordKey, Ring};
 use crate::identity::{Identity, node_id};
 use crate::model::NodeId;
+use crate::ratchet::Ratchet;
 use crate::storage::Table;
 use crate::trust::{Role, ring_row};
 
@@ -33,11 +35,19 @@ pub(super) struct Keys {
     owed: Option<(Epoch, Instant)>,
     /// What a member said to this node's request for the ring.
     refused: Option<String>,
+    /// New keys come from here and from nowhere else.
+    ratchet: Ratchet,
 }
 
 impl Keys {
-    pub(super) fn new(ring: Ring, timing: KeyTiming, now: Instant) -> Self {
-        Self { keeper: Keeper::new(ring, timing, now), owed: None, refused: None }
+    /// `seed` is from the operating system's generator and serves nothing else.
+    pub(super) fn new(ring: Ring, timing: KeyTiming, seed: Zeroizing<[u8; 32]>, now: Instant) -> Self {
+        let keeper = Keeper::new(ring, timing, now);
+        Self { keeper, owed: None, refused: None, ratchet: Ratchet::new(seed) }
+    }
+
+    fn draw(&mut self) -> Zeroizing<[u8; 32]> {
+        self.ratchet.draw()
     }
 
     /// What an operator should know.
@@ -63,6 +73,11 @@ impl Cluster {
         ring.epochs().rev().map(show).collect()
     }
 
+    /// Mixes new randomness of the operating system into what keys are drawn from; call every now and then.
+    pub fn stir(&mut self, fresh: &[u8; 32]) {
+        self.keys.ratchet.stir(fresh);
+    }
+
     /// Makes another key, which takes the place of the one in use as soon as every member has it.
     ///
     /// # Errors
@@ -76,7 +91,8 @@ impl Cluster {
 
     fn add_epoch(&mut self, now: Instant, urgent: bool) -> Result<Epoch, ClusterError> {
         let mut ring = self.keys.keeper.ring().clone();
-        let epoch = ring.add(self.rng.random(), urgent, &self.identity).ok_or(ClusterError::Full("keys"))?;
+        let key = self.keys.draw();
+        let epoch = ring.add(*key, urgent, &self.identity).ok_or(ClusterError::Full("keys"))?;
         self.use_ring(now, ring)?;
         tracing::info!(%epoch, urgent, "a new key for the cluster is made");
         Ok(epoch)

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Cluster;
+use super::refused::Refused;
 use crate::admission::{Answer, Presented, Question, Refusal, Terms, Welcome};
 use crate::gossip::{CERTIFICATE, Credentials, RecordKey};
 use crate::identity::Identity;
@@ -23,12 +24,14 @@ use crate::model::NodeId;
 use crate::storage::Table;
 use crate::timestamp::UnixMillis;
 use crate::trust::{
-    CERTIFICATE_ROW, Chain, Papers, REVOCATION_ROW as REVOCATION, Registry, Revocation, Role, RootHash,
-    TOKEN_ROW as TOKEN, TokenId, TokenRecord, TokenRefusal, Verified, chain_row, row,
+    CERTIFICATE_ROW, Chain, Papers, REVOCATION_ROW as REVOCATION, Registry, Revocation, Revoked as _, Role,
+    RootHash, TOKEN_ROW as TOKEN, TokenId, TokenRecord, TokenRefusal, Verified, chain_row, row,
 };
 
 /// Revocations and addresses that a joiner is told at once.
 const TOLD: usize = 32;
+/// Revocations verified in one turn; each costs the check of several signatures. The rest waits for the next turn.
+const REVOCATIONS: usize = 64;
 /// Alive nodes that hand on revocations.
 const SPONSORS: usize = 3;
 
@@ -40,12 +43,13 @@ pub(super) struct Trust {
     dirty: bool,
     /// Revocations published here.
     told: BTreeSet<NodeId>,
+    refused: Refused,
 }
 
 impl Trust {
     pub(super) fn new(papers: Papers) -> Self {
         let registry = Registry::new(&papers.chain.root);
-        Self { papers, registry, dirty: false, told: BTreeSet::new() }
+        Self { papers, registry, dirty: false, told: BTreeSet::new(), refused: Refused::default() }
     }
 }
 
@@ -115,14 +119,21 @@ impl Cluster {
         self.trust.registry.hear_token(wall, self.me, record);
     }
 
-    /// Takes in the papers among what these origins say, and leaves those origins whose records count.
-    pub(super) fn hear_papers(&mut self, now: Instant, origins: &mut BTreeSet<NodeId>) {
+    /// Takes in the papers among what these origins say, and leaves those origins whose records count. Answers whose
+    /// papers were too many for one turn.
+    pub(super) fn hear_papers(&mut self, now: Instant, origins: &mut BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let wall = self.trust_clock(now);
         for &origin in &*origins {
-            self.hear_certificate(wall, origin);
+            let papers = self.gossip.records(origin).filter(|(key, _)| is_judged(key.as_bytes()));
+            self.trust.refused.keep(origin, &papers.map(|(_, record)| *record.hash()).collect());
+            self.hear_certificate(now, wall, origin);
         }
+        let (mut late, mut budget) = (BTreeSet::new(), REVOCATIONS);
         for &origin in &*origins {
-            self.hear_statements_of_admins(now, wall, origin);
+            if !self.hear_revocations(now, origin, &mut budget) {
+                late.insert(origin);
+            }
+            self.hear_tokens(wall, origin);
         }
         let registry = &self.trust.registry;
         let out: Vec<NodeId> =
@@ -131,6 +142,7 @@ impl Cluster {
             origins.remove(&origin);
             self.drop_view(origin);
         }
+        late
     }
 
     /// Whether what a node says counts.
@@ -138,10 +150,17 @@ impl Cluster {
         node == self.me || self.trust.registry.standing(self.trust_clock(now), node).is_ok()
     }
 
-    fn hear_certificate(&mut self, wall: UnixMillis, origin: NodeId) {
+    fn hear_certificate(&mut self, now: Instant, wall: UnixMillis, origin: NodeId) {
         let record = RecordKey::new(CERTIFICATE).and_then(|key| self.gossip.record(origin, &key));
-        let Some(chain) = record.and_then(|record| decode(record.body())) else { return };
-        self.hear_chain_of(wall, origin, chain);
+        let Some(hash) = record.map(|record| *record.hash()) else { return };
+        if self.trust.refused.contains(now, origin, &hash) {
+            return;
+        }
+        let Some(chain) = record.and_then(|record| decode::<Chain>(record.body())) else { return };
+        let known = self.trust.registry.chain(origin) == Some(&chain);
+        if !known && !self.hear_chain_of(wall, origin, chain) {
+            self.trust.refused.note(now, origin, hash);
+        }
     }
 
     /// Takes in the certificate of whoever it is of.
@@ -151,33 +170,53 @@ impl Cluster {
         }
     }
 
-    fn hear_chain_of(&mut self, wall: UnixMillis, origin: NodeId, chain: Chain) {
+    /// Whether it is news.
+    fn hear_chain_of(&mut self, wall: UnixMillis, origin: NodeId, chain: Chain) -> bool {
         // What this node is it hears from nobody but who renews its certificate when asked.
         if origin == self.me {
-            return;
+            return false;
         }
-        match self.trust.registry.hear_of_node(wall, origin, chain) {
-            Ok(news) => self.trust.dirty |= news,
-            Err(fault) => tracing::debug!(node = %origin, %fault, "a certificate does not count"),
-        }
+        let news = self.trust.registry.hear_of_node(wall, origin, chain).unwrap_or_else(|fault| {
+            tracing::debug!(node = %origin, %fault, "a certificate does not count");
+            false
+        });
+        self.trust.dirty |= news;
+        news
     }
 
-    fn hear_statements_of_admins(&mut self, now: Instant, wall: UnixMillis, origin: NodeId) {
-        let of = |prefix: &[u8]| -> Vec<Vec<u8>> {
-            let records = self.gossip.records(origin);
-            let records = records.filter(|(key, _)| key.as_bytes().starts_with(prefix));
-            records.map(|(_, record)| record.body().to_vec()).collect()
-        };
-        let (revocations, tokens) = (of(REVOCATION), of(TOKEN));
-        for revocation in revocations.iter().filter_map(|body| decode(body)) {
-            self.hear_revocation(now, revocation);
+    /// `false` if the budget was too small for all; those that are known, or were refused, cost nothing.
+    fn hear_revocations(&mut self, now: Instant, origin: NodeId, budget: &mut usize) -> bool {
+        let records = self.gossip.records(origin);
+        let fresh = records.filter(|(key, record)| {
+            key.as_bytes().starts_with(REVOCATION) && !self.trust.refused.contains(now, origin, record.hash())
+        });
+        let fresh =
+            fresh.filter_map(|(_, record)| Some((*record.hash(), decode::<Revocation>(record.body())?)));
+        let registry = &self.trust.registry;
+        let unknown =
+            fresh.filter(|(_, revocation)| registry.revocation(revocation.node()) != Some(revocation));
+        let mut unknown: Vec<_> = unknown.take(*budget + 1).collect();
+        let all = unknown.len() <= *budget;
+        unknown.truncate(*budget);
+        *budget -= unknown.len();
+        for (hash, revocation) in unknown {
+            if !self.hear_revocation(now, revocation) {
+                self.trust.refused.note(now, origin, hash);
+            }
         }
-        for token in tokens.iter().filter_map(|body| decode::<TokenRecord>(body)) {
+        all
+    }
+
+    fn hear_tokens(&mut self, wall: UnixMillis, origin: NodeId) {
+        let records = self.gossip.records(origin).filter(|(key, _)| key.as_bytes().starts_with(TOKEN));
+        let tokens: Vec<TokenRecord> = records.filter_map(|(_, record)| decode(record.body())).collect();
+        for token in tokens {
             self.trust.registry.hear_token(wall, origin, token);
         }
     }
 
-    pub(super) fn hear_revocation(&mut self, now: Instant, revocation: Revocation) {
+    /// Whether it is news.
+    pub(super) fn hear_revocation(&mut self, now: Instant, revocation: Revocation) -> bool {
         let node = revocation.node();
         let by_us = revocation.is_by(&self.identity.public_key());
         match self.trust.registry.hear_revocation(revocation) {
@@ -189,9 +228,13 @@ impl Cluster {
                     self.close_token(now, token);
                 }
                 self.shut_out(now, node, by_us);
+                true
             }
-            Ok(false) => {}
-            Err(fault) => tracing::debug!(%node, %fault, "a revocation does not count"),
+            Ok(false) => false,
+            Err(fault) => {
+                tracing::debug!(%node, %fault, "a revocation does not count");
+                false
+            }
         }
     }
 
@@ -401,6 +444,11 @@ fn decode<T: DeserializeOwned>(octets: &[u8]) -> Option<T> {
     super::record::decode(octets)
 }
 
+/// Whether a record under this key is verified when it is heard, at the cost of several signatures.
+fn is_judged(key: &[u8]) -> bool {
+    key == CERTIFICATE || key.starts_with(REVOCATION)
+}
+
 fn not_accepted(fault: &crate::trust::ChainError) -> Refusal {
     match fault {
         crate::trust::ChainError::Revoked(words) => Refusal::Revoked(words.clone()),
@@ -414,5 +462,57 @@ fn refused(refusal: TokenRefusal, now: UnixMillis) -> Refusal {
         TokenRefusal::Revoked => Refusal::TokenRevoked,
         TokenRefusal::Expired(not_after) => Refusal::Expired { not_after, now },
         TokenRefusal::Spent(uses) => Refusal::Spent(uses),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::{ClusterConfig, Timing};
+    use crate::storage::{Memory, Storage as _};
+    use crate::trust::Settings;
+
+    fn founder(seed: u8) -> Papers {
+        let settings =
+            Settings { name: "a".parse().expect("a name"), advertise: String::new(), gossip_port: 7946 };
+        Papers::found(&[seed; 32], settings, UnixMillis(1_000_000))
+    }
+
+    fn started(now: Instant) -> Cluster {
+        let disk = Arc::new(Memory::default());
+        disk.commit("init", &founder(1).rows()).expect("written");
+        let config = ClusterConfig {
+            name: "a".parse().expect("a name"),
+            advertise: SocketAddr::from(([192, 0, 2, 1], 7946)),
+            data_port: 4789,
+            underlay_mtu: 1500,
+            require_encryption: false,
+            timing: Timing::default(),
+        };
+        Cluster::start(config, disk, [7; 32], now, UnixMillis(1_000_000)).expect("starts")
+    }
+
+    #[test]
+    fn junk_is_verified_once_in_a_while_and_not_all_of_it_at_once() {
+        let now = crate::gossip::testing::start();
+        let (mut cluster, other) = (started(now), founder(2));
+        let origin = cluster.me;
+        for n in 0..100 {
+            let (node, at) = (NodeId([n; 16]), UnixMillis(1_000_000));
+            let junk = Revocation::new(&other.identity, other.chain.clone(), node, None, "", at);
+            cluster.tell_paper(now, &[REVOCATION, &node.0].concat(), &junk);
+        }
+        let verified = |cluster: &mut Cluster, now: Instant| {
+            let mut budget = REVOCATIONS;
+            let all = cluster.hear_revocations(now, origin, &mut budget);
+            (all, REVOCATIONS - budget)
+        };
+        assert_eq!(verified(&mut cluster, now), (false, REVOCATIONS));
+        assert_eq!(verified(&mut cluster, now), (true, 100 - REVOCATIONS));
+        assert_eq!(verified(&mut cluster, now), (true, 0));
+        assert_eq!(verified(&mut cluster, now + Duration::from_secs(60)), (false, REVOCATIONS));
     }
 }

@@ -1,7 +1,6 @@
 //! Own records: what this node says, derived whole from its state, told to gossip by difference.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -153,7 +152,7 @@ impl Cluster {
         let mut tunnels = BTreeMap::new();
         let others = self.views.iter().filter(|(node, _)| !apart && self.is_remembered(now, **node));
         for (&node, view) in others {
-            let Some(tunnel) = self.tunnel(node, id, network.options.encrypted) else { continue };
+            let Some(tunnel) = self.tunnel(node, id) else { continue };
             tunnels.insert(node, tunnel);
             let endpoints = view.endpoints.get(&id).into_iter().flatten();
             attachments.extend(endpoints.map(|(&endpoint, body)| Attachment {
@@ -201,14 +200,10 @@ impl Cluster {
         Some(ignored).filter(|&count| count > 0)
     }
 
-    /// Another node's tunnel end in a network, once the node is in it, and if it is nobody else's where packets are
-    /// `sealed` for it.
-    fn tunnel(&self, node: NodeId, id: NetworkId, sealed: bool) -> Option<Tunnel> {
+    /// Another node's tunnel end in a network, once the node is in it, and if it is nobody else's.
+    fn tunnel(&self, node: NodeId, id: NetworkId) -> Option<Tunnel> {
         let vni = *self.views.get(&node)?.memberships.get(&id)?;
-        let address: SocketAddr = match sealed {
-            true => self.sealed.holders.end_of(node)?,
-            false => self.gossip.member(node)?.vtep(),
-        };
+        let address = self.sealed.holders.end_of(node)?;
         Some(Tunnel { vtep: Vtep { address, vni }, alive: self.is_alive(node) })
     }
 

@@ -18,7 +18,7 @@ use super::networks::{Network, Removed};
 use super::papers::{Rooted, Trust};
 use super::record::{decode, encode};
 use super::sealed::Sealed;
-use super::{Cluster, ClusterConfig, ClusterError, Dirty, TICK};
+use super::{Cluster, ClusterConfig, ClusterError, Dirty, JUDGE_EVERY, TICK};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::identity::Identity;
 use crate::model::{EndpointId, NetworkId};
@@ -84,7 +84,7 @@ impl Cluster {
             identity,
             boot_epoch,
             ledger,
-            keys: Keys::new(papers.ring.clone(), config.timing.keys, now),
+            keys: Keys::new(papers.ring.clone(), config.timing.keys, part(&seed, b"weft ring keys 1"), now),
             trust: Trust::new(papers),
             rng,
             clocks: (now, wall),
@@ -108,6 +108,7 @@ impl Cluster {
             dirty: Dirty::default(),
             renamed: BTreeSet::new(),
             tick_at: now + TICK,
+            judge_at: now + JUDGE_EVERY,
             orphans_at: now + TICK,
             leaving: None,
             left: false,

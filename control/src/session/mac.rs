@@ -16,8 +16,8 @@ use hkdf::hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::ratchet::Ratchet;
 use super::wire::TAG;
+use crate::ratchet::Ratchet;
 
 /// A cookie is good for so long at its holder, and its secret for so long at its maker.
 pub(crate) const COOKIE_AGE: Duration = Duration::from_secs(120);

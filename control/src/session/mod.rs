@@ -26,7 +26,6 @@ mod handshake;
 mod limits;
 mod mac;
 mod peer;
-mod ratchet;
 mod receive;
 mod slots;
 #[cfg(test)]
@@ -50,8 +49,8 @@ use self::handshake::Local;
 use self::limits::{Bucket, CROSSING, JITTER, MAX_HINTS, RETRY_ON_TRAFFIC, STARTS, STRANGERS, UNPROVEN};
 use self::mac::Jar;
 use self::peer::PeerState;
-use self::ratchet::Ratchet;
 use crate::model::NodeId;
+use crate::ratchet::Ratchet;
 
 pub use self::counters::Counters;
 pub use self::limits::{

@@ -15,9 +15,15 @@ impl Ratchet {
 
     /// A seed that was never given before.
     pub(crate) fn draw(&mut self) -> Zeroizing<[u8; 32]> {
-        let given = self.hash(b"weft session seed 1");
-        self.0 = self.hash(b"weft session ratchet 1");
+        let given = self.hash(b"weft ratchet seed 1");
+        self.0 = self.hash(b"weft ratchet 1");
         given
+    }
+
+    /// Mixes in randomness that was not there before: who knew this memory then does not know what is drawn from now on.
+    pub(crate) fn stir(&mut self, fresh: &[u8; 32]) {
+        let mixed = Sha256::new().chain_update(b"weft ratchet stirred 1").chain_update(*self.0);
+        self.0 = Zeroizing::new(mixed.chain_update(fresh).finalize().into());
     }
 
     fn hash(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
@@ -43,5 +49,7 @@ mod tests {
         assert_eq!(drawn.len(), 100);
         assert!((0..100).all(|_| drawn.contains(&*two.draw())));
         assert!(!drawn.contains(&*one.0), "what is kept was never given");
+        two.stir(&[3; 32]);
+        assert_ne!(one.draw(), two.draw());
     }
 }
