@@ -1,5 +1,6 @@
 //! Becoming a member, as an operator does it: init, tokens, join, revoke, leave.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -171,9 +172,11 @@ pub(crate) fn secrets(token: &str, hosts: &[&Path]) -> Vec<(&'static str, Vec<u8
 /// What is in the state of a host, whose agent may run.
 pub(crate) fn papers(host: &Path) -> Papers {
     let copy = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(copy.path(), std::fs::Permissions::from_mode(0o700)).expect("ours");
     std::fs::copy(host.join("state/state.redb"), copy.path().join("state.redb")).expect("copied");
     let store = weft_control::io::store::Store::open(copy.path()).expect("opens");
-    Papers::load(&store).expect("readable").expect("a member")
+    let root = Papers::load_root(&store).expect("readable");
+    Papers { root, ..Papers::load(&store).expect("readable").expect("a member") }
 }
 
 #[test]

@@ -85,6 +85,14 @@ impl Bench {
         }
     }
 
+    /// Sets the clocks of all to so many days after the cluster was founded.
+    fn set_day(&mut self, day: u64) {
+        let wall = UnixMillis(FOUNDED.0 + day * 24 * 3_600_000);
+        for at in 0..self.disks.len() {
+            self.net.with(addr(at), |node, now| node.cluster.set_wall(now, wall));
+        }
+    }
+
     fn rotate(&mut self, at: usize) -> Result<Epoch, ClusterError> {
         self.net.with(addr(at), |node, now| node.cluster.rotate_keys(now)).expect("it runs")
     }
@@ -313,4 +321,81 @@ fn nothing_the_network_carries_can_be_read_and_no_nonce_is_used_twice() {
         assert_eq!(*messages.entry(key).or_insert(message), message, "an ephemeral key was used twice");
     }
     assert!(messages.len() > 20, "{} handshake messages", messages.len());
+}
+
+#[test]
+fn a_certificate_is_renewed_before_it_ends_and_whose_has_ended_counts_no_more() {
+    let mut bench = Bench::new(3);
+    let request = NetworkCreate { name: "web".to_owned(), ..Default::default() };
+    let created = bench.net.with(addr(0), |node, now| node.cluster.create_network(now, request));
+    let network = created.expect("it runs").expect("created");
+    bench.run(Duration::from_secs(1));
+    for at in 0..3u8 {
+        let wish = Attach {
+            network,
+            sandbox: SandboxId([at; 16]),
+            name: format!("c{at}").parse().expect("a name"),
+            ip4: None,
+            ip6: None,
+            mac: None,
+            aliases: Vec::new(),
+        };
+        let asked = bench.net.with(addr(at.into()), |node, now| node.cluster.attach(now, wish));
+        asked.expect("it runs").expect("possible");
+    }
+    bench.run(Duration::from_secs(2));
+    let others = |bench: &Bench| -> Vec<usize> {
+        bench.net.nodes().map(|(_, node)| node.cluster.status().endpoints_remote).collect()
+    };
+    assert_eq!(others(&bench), [2, 2, 2]);
+    let asks = |bench: &mut Bench, at| bench.net.with(addr(at), |n, now| n.cluster.renewal(now)).flatten();
+    bench.set_day(59);
+    assert_eq!(asks(&mut bench, 1), None, "a third of its life is left");
+    bench.set_day(61);
+    assert_eq!(asks(&mut bench, 1), Some(vec![addr(0)]));
+    bench.net.with(addr(0), |node, now| node.cluster.renew_own(now));
+    let chain = bench.net.node(addr(1)).expect("it runs").cluster.papers().1.clone();
+    let answer = bench.net.with(addr(0), |node, now| node.cluster.admit(now, Question::Renew(chain)));
+    let Some(Answer::Welcome(welcome)) = answer else { panic!("a member is renewed: {answer:?}") };
+    let renewed = welcome.chain.expect("a new chain");
+    bench.net.with(addr(1), |node, now| node.cluster.use_chain(now, renewed));
+    assert_eq!((asks(&mut bench, 0), asks(&mut bench, 1)), (None, None));
+    bench.run(Duration::from_secs(2));
+    // Node 2 was not asked for anything; a week after its end its certificate is of no use.
+    bench.set_day(98);
+    bench.run(Duration::from_secs(12));
+    assert_eq!(others(&bench)[..2], [1, 1]);
+    let (node, now) = (bench.net.node(addr(0)).expect("it runs"), bench.net.now());
+    let states: Vec<_> = node.cluster.nodes(now).into_iter().map(|node| (node.name, node.state)).collect();
+    let expected = [("n0", "alive"), ("n1", "alive"), ("n2", "expired")];
+    assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
+    // It was a clock.
+    bench.set_day(62);
+    bench.run(Duration::from_secs(12));
+    assert_eq!(others(&bench), [2, 2, 2]);
+}
+
+#[test]
+fn a_node_that_did_not_hear_that_it_joined_does_so_again_at_no_cost() {
+    let mut bench = Bench::new(2);
+    let terms = TokenTerms { role: Role::Node, max_uses: 1, life: Duration::from_secs(3600) };
+    let made = bench.net.with(addr(0), |node, now| node.cluster.create_token(now, [4; 16], terms));
+    let (token, _) = made.expect("it runs").expect("made");
+    let key = token.key();
+    let mut ask =
+        |question| bench.net.with(addr(0), |node, now| node.cluster.admit(now, question)).expect("it runs");
+    let (joiner, other) = (Identity::from_secret(&[8; 32]), Identity::from_secret(&[9; 32]));
+    for second in 1..=3 {
+        let told = ask(Question::Token(key.id(), joiner.public_key()));
+        let Answer::Terms(terms) = told else { panic!("attempt {second}: {told:?}") };
+        let (name, made) = ("x".parse().expect("a name"), UnixMillis(FOUNDED.0 + second * 1000));
+        let node = NodeCertificate::by_token(&joiner, name, &key, &terms.token.statement, made);
+        let chain = terms.admin.extended(Link { token: Some(terms.token), node });
+        let let_in = ask(Question::Admit(chain));
+        assert!(matches!(let_in, Answer::Welcome(_)), "attempt {second}: {let_in:?}");
+    }
+    let refused = ask(Question::Token(key.id(), other.public_key()));
+    assert!(matches!(refused, Answer::Refused(Refusal::Spent(1))), "{refused:?}");
+    let shown = bench.net.with(addr(0), |node, now| node.cluster.tokens(now)).expect("it runs");
+    assert_eq!(shown.iter().map(|token| token.uses).collect::<Vec<_>>(), [1]);
 }

@@ -94,8 +94,8 @@ impl std::fmt::Debug for Welcome {
 /// What a member is asked and its cluster has to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// May anybody join with this token now?
-    Token(TokenId),
+    /// May the node with this Ed25519 key join with this token now?
+    Token(TokenId, [u8; 32]),
     /// This node has made its certificate with a token: is it let in?
     Admit(Chain),
     /// This member asks for the gossip keys.

@@ -101,9 +101,9 @@ impl Responder {
                 if proof != &join.by_node.statement || proof.handshake != hash || proof.key != join.key {
                     return Err(AdmissionError::Garbled);
                 }
-                let token = join.token;
+                let (token, key) = (join.token, join.key);
                 self.stage = Stage::Claimed(transport, Box::new(join), remote);
-                return Ok(Ok(Question::Token(token)));
+                return Ok(Ok(Question::Token(token, key)));
             }
             Ask::Ring(member) => Question::Ring(held(member, &remote, &hash)?),
             Ask::Renew(member) => Question::Renew(held(member, &remote, &hash)?),

@@ -45,7 +45,7 @@ impl Member {
     /// As a cluster decides, without what only it can know.
     fn decide(&mut self, question: Question) -> Answer {
         match question {
-            Question::Token(id) => match self.registry.usable_token(self.clock, id) {
+            Question::Token(id, _) => match self.registry.usable_token(self.clock, id) {
                 Ok(token) => Answer::Terms(Box::new(Terms {
                     token: token.certificate.clone(),
                     admin: self.papers.chain.clone(),

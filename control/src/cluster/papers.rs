@@ -297,7 +297,7 @@ impl Cluster {
     /// Answers what somebody wants who came to this node's door.
     pub fn admit(&mut self, now: Instant, question: Question) -> Answer {
         let answer = match question {
-            Question::Token(id) => self.terms(now, id).map(|terms| Answer::Terms(Box::new(terms))),
+            Question::Token(id, key) => self.terms(now, id, &key).map(|terms| Answer::Terms(Box::new(terms))),
             Question::Admit(chain) => self.let_in(now, chain),
             Question::Ring(chain) => self.vouch(now, &chain).map(|_| self.welcome(None)),
             Question::Renew(chain) => self.renew(now, &chain),
@@ -307,9 +307,10 @@ impl Cluster {
         answer
     }
 
-    fn terms(&self, now: Instant, id: TokenId) -> Result<Terms, Refusal> {
+    fn terms(&self, now: Instant, id: TokenId, key: &[u8; 32]) -> Result<Terms, Refusal> {
         let wall = self.trust_clock(now);
-        let token = self.trust.registry.usable_token(wall, id).map_err(|refusal| refused(refusal, wall))?;
+        let token = self.trust.registry.usable_token_of(wall, id, key);
+        let token = token.map_err(|refusal| refused(refusal, wall))?;
         let admin = self.trust.registry.chain(token.maker).ok_or(Refusal::UnknownToken)?;
         Ok(Terms { token: token.certificate.clone(), admin: admin.clone() })
     }

@@ -20,7 +20,9 @@ use crate::identity::Identity;
 use crate::model::NodeId;
 use crate::storage::{Storage, StorageError, Table, Write};
 use crate::timestamp::UnixMillis;
-use crate::trust::{ClusterId, InvalidToken, Papers, PapersError, Settings, Token, TokenRecord};
+use crate::trust::{
+    ClusterId, InvalidToken, Papers, PapersError, Settings, Token, TokenRecord, identity_row,
+};
 
 /// Longest token file read, octets.
 const MAX_FILE: u64 = 4096;
@@ -161,7 +163,7 @@ pub async fn join(
     settings: Settings,
     progress: &mut dyn FnMut(String),
 ) -> Result<Membership, JoinError> {
-    let identity = Identity::from_secret(&Zeroizing::new(random::<32>()?));
+    let identity = identity(store)?;
     let mut faults = Vec::new();
     for &seed in token.seeds() {
         progress(format!("asking {seed}"));
@@ -179,6 +181,17 @@ pub async fn join(
         }
     }
     if faults.is_empty() { Err(JoinError::NoSeed) } else { Err(JoinError::Nobody(faults)) }
+}
+
+/// The keys of this host, written down before anybody hears of them: if the last word of a member is lost, the next
+/// attempt is that of the same node.
+fn identity(store: &dyn Storage) -> Result<Identity, JoinError> {
+    if let Some(identity) = Papers::load_identity(store)? {
+        return Ok(identity);
+    }
+    let identity = Identity::from_secret(&Zeroizing::new(random::<32>()?));
+    store.commit("identity", &[identity_row(&identity)])?;
+    Ok(identity)
 }
 
 /// As [`join`], with the token in a file that may come later, again and again until somebody lets this host in.
@@ -224,23 +237,32 @@ pub fn read_token(path: &Path) -> Result<Token, JoinError> {
     text.parse().map_err(|fault| JoinError::TokenFile { path: path.to_owned(), fault })
 }
 
-/// Writes a token file, mode 0600, whole or not at all.
+/// Writes a token file, mode 0600, whole or not at all. A regular file there is replaced, anything else is not.
 ///
 /// # Errors
-/// The file system's.
+/// The file system's; something else is there.
 pub fn write_token(path: &Path, token: &Token) -> Result<(), JoinError> {
     let failed =
         |source| JoinError::File { attempt: format!("write the token to {}", path.display()), source };
+    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        let fault = "what is there is no regular file; name another one";
+        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, fault)));
+    }
     let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
+    draft.push(format!(".{:016x}", u64::from_be_bytes(random()?)));
     let draft = PathBuf::from(draft);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        // Nobody else's file, and through nobody's link.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         writeln!(file, "{}", *token.to_text())?;
         file.sync_all()?;
         std::fs::rename(&draft, path)
     };
-    write().map_err(failed)
+    write().map_err(|fault| {
+        // Left behind it would be a secret that nobody knows of.
+        let _ = std::fs::remove_file(&draft);
+        failed(fault)
+    })
 }
 
 /// Another seed may know more, or answer later.
@@ -299,4 +321,54 @@ fn random<const N: usize>() -> Result<[u8; N], JoinError> {
 
 fn now() -> UnixMillis {
     UnixMillis(wall())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::storage::Memory;
+
+    fn token(seeds: &[SocketAddr]) -> Token {
+        Token::new([1; 16], [2; 16], seeds)
+    }
+
+    fn settings() -> Settings {
+        Settings { name: "b".parse().expect("a name"), advertise: String::new(), gossip_port: 7946 }
+    }
+
+    #[tokio::test]
+    async fn every_attempt_to_join_is_that_of_the_same_node() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let nobody = listener.local_addr().expect("bound");
+        drop(listener);
+        let store = Memory::default();
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            let outcome = join(&store, &token(&[nobody]), settings(), &mut |_| {}).await;
+            assert!(matches!(outcome, Err(JoinError::Nobody(_))), "{outcome:?}");
+            let identity = Papers::load_identity(&store).expect("readable").expect("written down");
+            nodes.push(identity.node_id());
+        }
+        assert_eq!(nodes[0], nodes[1]);
+        assert!(Papers::load(&store).expect("readable").is_none(), "it is in no cluster for that");
+    }
+
+    #[test]
+    fn a_token_file_is_made_anew_for_its_owner_alone_and_through_no_link() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, target) = (directory.path().join("token"), directory.path().join("theirs"));
+        std::fs::write(&path, "old").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("ours");
+        write_token(&path, &token(&[])).expect("written");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(read_token(&path).expect("a token").to_text(), token(&[]).to_text());
+        let link = directory.path().join("link");
+        std::fs::write(&target, "theirs").expect("written");
+        std::os::unix::fs::symlink(&target, &link).expect("made");
+        assert!(matches!(write_token(&link, &token(&[])), Err(JoinError::File { .. })));
+        assert_eq!(std::fs::read(&target).expect("there"), b"theirs");
+        assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 3, "no draft is left");
+    }
 }

@@ -147,6 +147,11 @@ pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    if std::fs::metadata(path)?.permissions().mode() & 0o007 != 0 {
+        let fault =
+            "its file system lets everybody use it, whatever its mode; name another place with --socket";
+        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, fault));
+    }
     Ok(listener)
 }
 

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -55,6 +55,18 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
+    /// Others than the agent's user can read or write it, or own it: it holds secrets.
+    #[error(
+        "{path} {fault}: it holds the keys of this host; '{remedy}' closes it (and if somebody else may have read it, 'weft node revoke' this node and join as a new one)"
+    )]
+    Exposed {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+        /// A command that puts it right.
+        remedy: String,
+    },
     /// The file is not one of ours or is damaged.
     #[error("cannot open state file {path}: {reason}")]
     Broken {
@@ -77,12 +89,16 @@ impl Store {
     /// Opens the state in `directory`, making both (mode 0700 and 0600) where they are missing.
     ///
     /// # Errors
-    /// Another agent holds it, or the medium or the file is unfit; nothing was changed.
+    /// Another agent holds it, others can get at it, or the medium or the file is unfit; nothing was changed.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { directory: directory.to_owned(), source };
         make_directory(directory).map_err(io)?;
-        let lock = lock(directory)?;
         let path = directory.join(FILE);
+        check_private(directory, 0o700)?;
+        if path.exists() {
+            check_private(&path, 0o600)?;
+        }
+        let lock = lock(directory)?;
         // redb makes its file with the process's umask; the state names every network and address.
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -175,7 +191,31 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
 
 fn make_directory(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // A volume that was made for us is open to others as a rule, and holds no secret yet.
+    if std::fs::read_dir(directory)?.next().is_none() {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Refuses what others may have read or can change.
+fn check_private(path: &Path, mode: u32) -> Result<(), OpenError> {
+    let meta = std::fs::metadata(path);
+    let meta = meta.map_err(|source| OpenError::Io { directory: path.to_owned(), source })?;
+    let us = nix::unistd::geteuid().as_raw();
+    let exposed = |fault: String, command: &str| {
+        let remedy = format!("{command} {}", path.display());
+        Err(OpenError::Exposed { path: path.to_owned(), fault, remedy })
+    };
+    if meta.uid() != us {
+        return exposed(format!("belongs to user {}, not to {us}", meta.uid()), &format!("chown {us}"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        let fault = format!("is open to others (mode {:04o})", meta.mode() & 0o7777);
+        return exposed(fault, &format!("chmod {mode:03o}"));
+    }
+    Ok(())
 }
 
 fn open_database(path: &Path) -> Result<Database, OpenError> {
@@ -244,7 +284,6 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn put(table: Table, key: &[u8], value: &[u8]) -> Write {
         Write { table, key: key.to_vec(), value: Some(value.to_vec()) }
@@ -284,6 +323,35 @@ mod tests {
     }
 
     #[test]
+    fn state_that_others_can_read_is_refused_with_a_way_out() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let directory = scratch.path().join("state");
+        std::fs::create_dir(&directory).expect("made");
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        set(&directory, 0o755);
+        drop(Store::open(&directory).expect("an empty directory holds no secret"));
+        let file = directory.join(FILE);
+        let way_out = |path: &Path, mode, command: &str| {
+            let good = std::fs::metadata(path).expect("there").permissions().mode();
+            set(path, mode);
+            let error = Store::open(&directory).expect_err("open to others").to_string();
+            let expected =
+                format!("(mode {mode:04o}): it holds the keys of this host; '{command} {}'", path.display());
+            assert!(error.contains(&expected), "{error}");
+            set(path, good);
+        };
+        for mode in [0o750, 0o705, 0o711] {
+            way_out(&directory, mode, "chmod 700");
+        }
+        for mode in [0o640, 0o604, 0o620] {
+            way_out(&file, mode, "chmod 600");
+        }
+        Store::open(&directory).expect("it is closed again");
+    }
+
+    #[test]
     fn a_second_agent_is_told_who_holds_the_state() {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let _store = Store::open(scratch.path()).expect("opens");
@@ -294,7 +362,11 @@ mod tests {
     #[test]
     fn a_file_that_is_not_ours_is_refused() {
         let scratch = tempfile::tempdir().expect("a scratch directory");
-        std::fs::write(scratch.path().join(FILE), b"not a database".repeat(1000)).expect("written");
+        let file = scratch.path().join(FILE);
+        std::fs::write(&file, b"not a database".repeat(1000)).expect("written");
+        for (path, mode) in [(scratch.path(), 0o700), (&file, 0o600)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        }
         assert!(matches!(Store::open(scratch.path()), Err(OpenError::Broken { .. })));
     }
 

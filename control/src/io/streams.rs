@@ -75,9 +75,11 @@ pub(crate) struct StreamCounters {
     pub(crate) broken: AtomicU64,
     /// Messages not sent, for the other side did not take them.
     pub(crate) unsent: AtomicU64,
+    /// Whoever wanted to join, or have keys or a certificate, and was told no.
+    pub(crate) not_admitted: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
+pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 

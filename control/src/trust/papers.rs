@@ -43,7 +43,7 @@ pub struct Settings {
 pub struct Papers {
     /// Its keys.
     pub identity: Identity,
-    /// The cluster's root, on the node that made it.
+    /// The root of a cluster that was just made. It is kept, and not read again: [`Papers::load_root`].
     pub root: Option<Root>,
     /// Its certificate, traced to the root.
     pub chain: Chain,
@@ -124,17 +124,38 @@ impl Papers {
         let Some(chain) = trust.get(CHAIN) else { return Ok(None) };
         let chain: Chain = read(chain, "chain")?;
         let identity = secret(node.get(IDENTITY), "identity")?;
-        let root = trust.get(ROOT).map(|row| secret(Some(row), "root")).transpose()?;
         let ring = rows(Table::Ring)?.get(RING).and_then(|row| Ring::from_octets(row));
         let ring = ring.ok_or(PapersError::Corrupt("gossip keys"))?;
         let settings = trust.get(SETTINGS).ok_or(PapersError::Corrupt("settings"))?;
         Ok(Some(Self {
             identity: Identity::from_secret(&identity),
-            root: root.map(|secret| Root::from_secret(&secret)),
+            root: None,
             chain,
             ring,
             settings: read(settings, "settings")?,
         }))
+    }
+
+    /// Reads the root, which only the node that made the cluster has, and which nothing but the making of an admin needs.
+    ///
+    /// # Errors
+    /// The medium's fault, or a row that no member wrote.
+    pub fn load_root(storage: &dyn Storage) -> Result<Option<Root>, PapersError> {
+        let rows = storage.load(Table::Trust)?;
+        let row = rows.iter().find(|(key, _)| key == ROOT).map(|(_, row)| row);
+        let octets = row.map(|row| secret(Some(row), "root")).transpose()?;
+        Ok(octets.map(|octets| Root::from_secret(&octets)))
+    }
+
+    /// Reads the keys of the node, which a host has from its first attempt to join.
+    ///
+    /// # Errors
+    /// The medium's fault, or a row that no node wrote.
+    pub fn load_identity(storage: &dyn Storage) -> Result<Option<Identity>, PapersError> {
+        let rows = storage.load(Table::Node)?;
+        let row = rows.iter().find(|(key, _)| key == IDENTITY).map(|(_, row)| row);
+        let octets = row.map(|row| secret(Some(row), "identity")).transpose()?;
+        Ok(octets.map(|octets| Identity::from_secret(&octets)))
     }
 
     /// The rows that hold the papers, to be committed in one batch.
@@ -142,7 +163,7 @@ impl Papers {
     pub fn rows(&self) -> Vec<Write> {
         let put = |table, key: &[u8], value: Vec<u8>| Write { table, key: key.to_vec(), value: Some(value) };
         let mut rows = vec![
-            put(Table::Node, IDENTITY, self.identity.secret().to_vec()),
+            identity_row(&self.identity),
             chain_row(&self.chain),
             put(Table::Trust, SETTINGS, encode(&self.settings)),
         ];
@@ -150,6 +171,11 @@ impl Papers {
         rows.push(ring_row(&self.ring));
         rows
     }
+}
+
+/// The row of a node's keys.
+pub(crate) fn identity_row(identity: &Identity) -> Write {
+    Write { table: Table::Node, key: IDENTITY.to_vec(), value: Some(identity.secret().to_vec()) }
 }
 
 /// A row of others' papers.

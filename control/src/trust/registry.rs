@@ -10,6 +10,7 @@ use super::{
     Chain, ChainError, Digest, Link, NodeCertificate, Revocation, Revoked, Role, RootHash, Signed, TOLERANCE,
     TokenCertificate, TokenId, Verified, root_hash,
 };
+use crate::identity::node_id;
 use crate::model::NodeId;
 use crate::storage::Write;
 use crate::timestamp::UnixMillis;
@@ -318,6 +319,24 @@ impl Registry {
     /// Whether a node that joined with a token was revoked: who has the node may have the token too.
     fn is_burnt(&self, token: TokenId) -> bool {
         self.burnt.values().any(|burnt| *burnt == token)
+    }
+
+    /// As [`Registry::usable_token`], for the node with this Ed25519 key: who has joined with it, and may not have heard
+    /// so, uses it no second time.
+    ///
+    /// # Errors
+    /// Why it does not let that node in.
+    pub fn usable_token_of(
+        &self,
+        now: UnixMillis,
+        id: TokenId,
+        key: &[u8; 32],
+    ) -> Result<&KnownToken, TokenRefusal> {
+        let joined = self.nodes.get(&node_id(key)).is_some_and(|known| known.verified.token == Some(id));
+        match self.usable_token(now, id) {
+            Err(TokenRefusal::Spent(_)) if joined => self.tokens.get(&id).ok_or(TokenRefusal::Unknown),
+            other => other,
+        }
     }
 
     /// A token that lets somebody in now.

@@ -25,11 +25,11 @@ use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
 use crate::io::namespace::Pins;
-use crate::io::node::{Facts, Names, Node, now, wall};
+use crate::io::node::{Facts, Names, Node, now, random, wall};
 use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{self, Asked, SocketFile, explain};
 use crate::io::store::Store;
-use crate::io::streams::{Doors, Guest, Received, StreamCounters};
+use crate::io::streams::{Doors, Guest, Received, StreamCounters, count};
 use crate::io::underlay::{self, Underlay};
 use crate::io::worker::{Next, Worker};
 use crate::model::NodeId;
@@ -369,7 +369,9 @@ impl Agent {
     fn decide(&mut self, asking: Asking) {
         let answer = self.node.cluster.admit(now(), asking.question);
         if let Answer::Refused(reason) = &answer {
-            tracing::info!(%reason, "somebody was not let in");
+            // Anybody can bring this about, as often as they like.
+            count(&self.settings.doors.counters.not_admitted);
+            tracing::debug!(%reason, "somebody was not let in");
         }
         // Whoever asked may have hung up.
         let _ = asking.answer.send(answer);
@@ -398,6 +400,9 @@ impl Agent {
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.node.cluster.set_wall(now(), UnixMillis(wall()));
+        if let Ok(fresh) = random() {
+            self.node.cluster.stir(&fresh);
+        }
         self.seat_members();
         self.node.bury();
         self.node.tell_again();

@@ -51,6 +51,7 @@ impl Node {
             ("stream_connections_refused", &streams.refused),
             ("stream_connections_broken", &streams.broken),
             ("stream_messages_unsent", &streams.unsent),
+            ("admissions_refused", &streams.not_admitted),
         ];
         let streams = streams.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
         let counters = self.counters;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Connections that proved themselves or come from a member's address; of them from one address.
 const MEMBERS: usize = 128;
 const PER_MEMBER: usize = 32;
-/// Connections of everybody else; of them from one address.
+/// Connections of everybody else; of them from one address, or one network of 64 bits of IPv6.
 const STRANGERS: usize = 32;
 const PER_STRANGER: usize = 4;
 
@@ -40,11 +40,19 @@ impl Seats {
     }
 }
 
+/// Whoever has one address of an IPv6 network has all of them.
+fn network(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(_) => host,
+        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) >> 64 << 64).to_be_bytes()),
+    }
+}
+
 impl Taken {
     fn sit(&mut self, host: IpAddr, known: bool) -> bool {
-        let (table, most, per_host) = match known {
-            true => (&mut self.known, MEMBERS, PER_MEMBER),
-            false => (&mut self.strangers, STRANGERS, PER_STRANGER),
+        let (table, most, per_host, host) = match known {
+            true => (&mut self.known, MEMBERS, PER_MEMBER, host),
+            false => (&mut self.strangers, STRANGERS, PER_STRANGER, network(host)),
         };
         let here = table.get(&host).copied().unwrap_or(0);
         let free = here < per_host && table.values().sum::<usize>() < most;
@@ -55,7 +63,10 @@ impl Taken {
     }
 
     fn rise(&mut self, host: IpAddr, known: bool) {
-        let table = if known { &mut self.known } else { &mut self.strangers };
+        let (table, host) = match known {
+            true => (&mut self.known, host),
+            false => (&mut self.strangers, network(host)),
+        };
         match table.get(&host).copied().unwrap_or(0) {
             0 | 1 => drop(table.remove(&host)),
             here => drop(table.insert(host, here - 1)),
@@ -118,6 +129,19 @@ mod tests {
         seats.set_members([host(2)].into());
         let of = |host| std::iter::from_fn(|| seats.take(host)).take(1000).collect::<Vec<_>>().len();
         assert_eq!((of(host(1)), of(host(2))), (PER_STRANGER, PER_MEMBER));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_has_as_many_seats_as_a_host_and_a_member_in_it_has_its_own() {
+        let seats = Arc::new(Seats::default());
+        let host = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, last]);
+        seats.set_members([host(9)].into());
+        let taken: Vec<_> = (100..200).filter_map(|last| seats.take(host(last))).collect();
+        assert_eq!(taken.len(), PER_STRANGER);
+        assert!(seats.take(host(9)).is_some());
+        assert!(seats.take(IpAddr::from([0x2001, 0xdb8, 0, 8, 0, 0, 0, 1])).is_some(), "another network");
+        drop(taken);
+        assert!(seats.lock().strangers.is_empty());
     }
 
     #[test]
