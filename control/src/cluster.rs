@@ -387,10 +387,10 @@ impl Cluster {
         }
         self.judge_at = now + JUDGE_EVERY;
         let members = self.gossip.members().filter(|m| m.id != self.me && m.state != MemberState::Left);
-        let other = members.map(|m| m.id).filter(|id| self.counts(now, *id) != self.views.contains_key(id));
-        let other: BTreeSet<NodeId> = other.collect();
-        if !other.is_empty() {
-            self.absorb(now, other);
+        let settled = |id: &NodeId| self.counts(now, *id) && self.views.contains_key(id);
+        let others: BTreeSet<NodeId> = members.map(|m| m.id).filter(|id| !settled(id)).collect();
+        if !others.is_empty() {
+            self.absorb(now, others);
         }
     }
 
