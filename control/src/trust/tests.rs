@@ -64,6 +64,9 @@ fn papers_of_a_new_cluster_survive_the_state_and_say_nothing_in_debug_output() {
         format!("{papers:?}"),
         "Papers { settings: Settings { name: Name(\"a\"), advertise: \"\", gossip_port: 7946 }, .. }"
     );
+    let secret = format!("{:?}", &papers.identity.secret()[..8]);
+    let rows = format!("{:?} {storage:?}", papers.rows());
+    assert!(rows.contains("Trust") && !rows.contains(secret.trim_matches(['[', ']'])), "{rows}");
 }
 
 #[test]
