@@ -26,12 +26,24 @@ fn started(stat: &str) -> Option<u64> {
     if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
-/// Processes whose network namespace this is, at most `most`.
+/// Processes whose network namespace this is, at most `most`, but for those that this one has started there.
 pub(crate) fn inside(namespace: &Namespace, most: usize) -> Vec<u32> {
     let Ok(wanted) = namespace.id() else { return Vec::new() };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    numbers.filter(|pid| namespace_of(*pid) == Some(wanted)).take(most).collect()
+    let theirs = numbers.filter(|pid| namespace_of(*pid) == Some(wanted) && !is_child(*pid));
+    theirs.take(most).collect()
+}
+
+fn is_child(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.ok().and_then(|stat| parent(&stat)) == Some(std::process::id())
+}
+
+/// Field 4 of `/proc/{pid}/stat`.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn namespace_of(pid: u32) -> Option<NamespaceId> {
@@ -47,6 +59,7 @@ mod tests {
     fn a_command_with_parentheses_does_not_shift_the_fields() {
         let rest = "S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
         assert_eq!(started(&format!("7 (a) b (c) {rest}")), Some(4711));
+        assert_eq!(parent(&format!("7 (a) b (c) {rest}")), Some(1));
         assert_eq!(started(&format!("7 (a) {}", rest.replacen('S', "Z", 1))), None, "ended, not reaped");
         for bad in ["", "7", "7 (a", "7 (a) S 1"] {
             assert_eq!(started(bad), None, "{bad:?}");
