@@ -215,3 +215,37 @@ fn a_host_that_left_may_join_again_as_a_new_node() {
     rig.meet(2);
     assert_ne!(b.json(&["status"])["NodeId"], before);
 }
+
+/// Copies the state of a host whose agent does not run.
+fn copy_state(from: &Host, to: &Host) {
+    std::fs::create_dir_all(to.dir.join("state")).expect("made");
+    std::fs::set_permissions(to.dir.join("state"), std::fs::Permissions::from_mode(0o700)).expect("set");
+    for entry in std::fs::read_dir(from.dir.join("state")).expect("readable").flatten() {
+        std::fs::copy(entry.path(), to.dir.join("state").join(entry.file_name())).expect("copied");
+    }
+}
+
+#[test]
+fn a_copy_of_a_hosts_state_on_another_host_gives_way_and_says_why() {
+    needs_root!();
+    let rig = Rig::wire(&["a", "b", "c"]);
+    let [a, b, c] = rig.hosts.as_slice() else { panic!("three hosts") };
+    [a, b].iter().for_each(|host| host.start(&[]));
+    rig.meet(2);
+    a.ok(&["network", "create", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
+    until("b knows the network", || b.weft(&["network", "inspect", "blue"]).code == 0);
+    let (web, db) = (a.sandbox("web", "blue", &[]), b.sandbox("db", "blue", &[]));
+    b.stop();
+    copy_state(b, c);
+    b.start(&[]);
+    rig.meet(2);
+    let before = (b.json(&["status"])["NodeId"].clone(), a.json(&["fdb", "blue"]));
+    let mut copy = weft::weft();
+    copy.args(["agent", "--advertise", &c.ip4.to_string(), "--state-dir"]).arg(c.dir.join("state"));
+    copy.arg("--run-dir").arg(c.dir.join("run"));
+    let copied = c.ends(&mut copy);
+    assert!(copied.code == 1 && copied.stderr.contains("the state directory was copied"), "{copied:?}");
+    assert!(copied.stderr.contains(&format!("at {}:7946", b.ip4)), "it says where: {copied:?}");
+    assert_eq!((b.json(&["status"])["NodeId"].clone(), a.json(&["fdb", "blue"])), before);
+    until("the first goes on", || crate::traffic::pings(&web.namespace, db.ip4().into()));
+}
