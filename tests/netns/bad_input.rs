@@ -294,14 +294,14 @@ fn a_second_agent_in_the_same_place_is_told_who_is_there() {
     let a = &rig.hosts[0];
     let pid = a.pid().to_string();
     let elsewhere = a.dir.join("elsewhere");
-    let (state, run) = (a.dir.join("state"), a.dir.join("run"));
+    let (state, run, apart) = (a.dir.join("state"), a.dir.join("run"), elsewhere.join("state"));
     let ports = ["--data-port", "5789", "--gossip-port", "8946"];
 
     for (state, run, ports) in [
         (&state, &run, &ports[..]),
         (&state, &elsewhere, &ports),
         (&elsewhere, &run, &ports),
-        (&elsewhere, &elsewhere, &[]),
+        (&apart, &elsewhere, &[]),
     ] {
         let mut second = crate::weft::weft();
         second
