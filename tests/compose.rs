@@ -29,7 +29,18 @@ fn three_containers_form_a_cluster_carry_an_overlay_and_take_a_host_back() {
 
     stack.weft(
         "a",
-        &["network", "create", "--ipv6", "--subnet", "10.7.0.0/24", "--subnet", "2001:db8:7::/64", "blue"],
+        &[
+            "network",
+            "create",
+            "-d",
+            "overlay",
+            "--ipv6",
+            "--subnet",
+            "10.7.0.0/24",
+            "--subnet",
+            "2001:db8:7::/64",
+            "blue",
+        ],
     );
     for host in HOSTS {
         until("the network is known", || stack.call(host, &["network", "inspect", "blue"]).status.success());

@@ -9,6 +9,8 @@ mod attack;
 mod audit;
 #[path = "netns/bad_input.rs"]
 mod bad_input;
+#[path = "netns/bridge.rs"]
+mod bridge;
 #[path = "netns/capture.rs"]
 mod capture;
 #[path = "netns/command_forms.rs"]

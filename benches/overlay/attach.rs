@@ -26,7 +26,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     rig.start_all()?;
     let config = vec![IpamConfig { subnet: "10.77.0.0/16".to_owned(), ..IpamConfig::default() }];
     let ipam = Ipam { driver: "default".to_owned(), options: None, config };
-    rig.create_network(0, &NetworkCreate { name: NETWORK.to_owned(), ipam, ..NetworkCreate::default() })?;
+    rig.create_network(
+        0,
+        &NetworkCreate {
+            name: NETWORK.to_owned(),
+            driver: "overlay".to_owned(),
+            ipam,
+            ..NetworkCreate::default()
+        },
+    )?;
     let observers = [observer(&rig, 1)?, observer(&rig, 2)?];
     // The network's first sandbox on a host also makes its bridge and TAP there; that is timed apart.
     let first = attach(&rig, &observers, 0)?;

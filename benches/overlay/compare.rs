@@ -84,7 +84,15 @@ pub(crate) fn run(underlay: Underlay, options: &Options) -> Result<()> {
 /// A network of `options`, and a sandbox in it on either host.
 fn weft_stations(rig: &Rig, name: &str, options: &[(&str, &str)]) -> Result<[Station; 2]> {
     let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    rig.create_network(0, &NetworkCreate { name: name.to_owned(), options, ..NetworkCreate::default() })?;
+    rig.create_network(
+        0,
+        &NetworkCreate {
+            name: name.to_owned(),
+            driver: "overlay".to_owned(),
+            options,
+            ..NetworkCreate::default()
+        },
+    )?;
     rig.await_network(1, name, START_LIMIT)?;
     Ok([rig.station(0, name, &format!("{name}-near"))?, rig.station(1, name, &format!("{name}-far"))?])
 }

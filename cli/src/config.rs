@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use weft_control::io::agent::{Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT, FirstStart};
+use weft_control::local::Defaults;
 use weft_control::model::Name;
 use weft_control::session::REKEY_AFTER;
 use weft_control::trust::Settings;
@@ -42,6 +43,8 @@ struct FileSettings {
     run_dir: Option<PathBuf>,
     workers: Option<NonZeroUsize>,
     resolv_conf: Option<PathBuf>,
+    bip: Option<String>,
+    bridge: Option<String>,
     require_encryption: bool,
     teardown_on_stop: bool,
 }
@@ -81,10 +84,17 @@ pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result
             .clone()
             .or(file.resolv_conf)
             .unwrap_or_else(|| DEFAULT_RESOLV_CONF.into()),
+        bridge: bridge(args.bip.clone().or(file.bip), args.bridge.clone().or(file.bridge))?,
         require_encryption: args.require_encryption || file.require_encryption,
         rekey_after: args.rekey_after.map_or(REKEY_AFTER, Duration::from_secs),
         teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
     })
+}
+
+/// How the network `bridge` is to be.
+fn bridge(bip: Option<String>, interface: Option<String>) -> Result<Defaults> {
+    let bip = bip.map(|text| Defaults::parse_bip(&text)).transpose()?;
+    Ok(Defaults { bip, interface: interface.map(|name| Defaults::parse_interface(&name)).transpose()? })
 }
 
 /// How a host is set up that is to become a member.

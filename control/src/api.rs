@@ -45,9 +45,9 @@ pub struct ErrorMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkCreate {
-    /// Name, unique in the cluster at creation.
+    /// Name, unique among the networks known here at creation.
     pub name: String,
-    /// `overlay` is the one driver of this version; empty means the default.
+    /// `bridge` (also where it is empty) or `overlay`.
     pub driver: String,
     /// Whether to add an IPv6 subnet where none is given.
     #[serde(rename = "EnableIPv6")]
@@ -55,7 +55,8 @@ pub struct NetworkCreate {
     /// Subnets, ranges, gateways.
     #[serde(rename = "IPAM")]
     pub ipam: Ipam,
-    /// Driver options (`weft.vni`, `weft.static_vteps`, `weft.broadcast`, `com.docker.network.driver.mtu`).
+    /// Driver options: of `overlay` `encrypted`, `weft.vni`, `weft.static_vteps`, `weft.broadcast`,
+    /// `com.docker.network.driver.mtu`; of `bridge` Docker's.
     pub options: BTreeMap<String, String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
@@ -114,9 +115,9 @@ pub struct Network {
     pub id: String,
     /// RFC 3339, UTC, nanoseconds.
     pub created: String,
-    /// `swarm` in Docker's words for a network that spans hosts; weft says `global`.
+    /// `local`; `swarm` in Docker's words for a network that spans hosts, for which weft says `global`.
     pub scope: String,
-    /// `overlay`.
+    /// `overlay`, `bridge`, `host` or `null`.
     pub driver: String,
     /// Has IPv4 subnets.
     #[serde(rename = "EnableIPv4")]
@@ -129,7 +130,7 @@ pub struct Network {
     pub ipam: Ipam,
     /// No way out of the network.
     pub internal: bool,
-    /// Always true.
+    /// True of networks that span hosts, always.
     pub attachable: bool,
     /// Always false.
     pub ingress: bool,
@@ -143,15 +144,27 @@ pub struct Network {
     /// Every endpoint of the cluster in this network: sandbox id (local) or `ep-` and endpoint id (remote).
     #[serde(default)]
     pub containers: BTreeMap<String, NetworkEndpoint>,
-    /// VNI this node receives the network on.
-    #[serde(rename = "VNI")]
+    /// VNI this node receives the network on; 0, and absent, where it does not span hosts.
+    #[serde(rename = "VNI", default, skip_serializing_if = "is_zero")]
     pub vni: u32,
-    /// Largest inner IP packet, octets.
+    /// Largest inner IP packet, octets; 0 where the network has no say in it.
     #[serde(rename = "MTU")]
     pub mtu: u16,
     /// Address use on this node, per subnet.
     #[serde(default)]
     pub ranges: Vec<RangeUse>,
+}
+
+impl Network {
+    /// Whether it is one of the networks that are always there.
+    #[must_use]
+    pub fn is_predefined(&self) -> bool {
+        self.scope == "local" && ["bridge", "host", "none"].contains(&self.name.as_str())
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A node with an endpoint in a network.
@@ -222,6 +235,8 @@ pub struct EndpointConfig {
     pub mac_address: String,
     /// Further names of the endpoint.
     pub aliases: Vec<String>,
+    /// Of a sandbox's networks, the one with the highest carries its default route; among equals the first by name.
+    pub gw_priority: i64,
 }
 
 /// Fixed addresses of an endpoint.

@@ -17,7 +17,6 @@ mod error;
 mod grants;
 mod holders;
 mod keys;
-mod ledger;
 mod members;
 mod names;
 mod networks;
@@ -41,15 +40,15 @@ use weft_dataplane::change::Change;
 use weft_dataplane::segment::SegmentSpec;
 use weft_dataplane::wire::MacAddr;
 
-pub use attach::{Attach, Lease, OwnEndpoint, Ticket};
+pub use crate::network::{Attach, Lease, OwnEndpoint};
+pub use attach::Ticket;
 pub use config::{ClusterConfig, Timing};
-pub use error::{Class, ClusterError};
+pub use error::ClusterError;
 
 use self::absorb::Unheard;
 use self::attach::{Attaching, Own};
 use self::grants::Book;
 use self::keys::Keys;
-use self::ledger::Ledger;
 use self::networks::{Network, Removed};
 use self::papers::Trust;
 use self::ranges::{Answered, Fetch, FetchKey};
@@ -58,12 +57,11 @@ use self::sealed::Sealed;
 use self::view::View;
 use crate::gossip::{Gossip, GossipEvent, MemberState, Transmit};
 use crate::identity::Identity;
+use crate::ledger::Ledger;
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::session::is_session;
 use crate::timestamp::UnixMillis;
 
-/// Other names an endpoint may have.
-pub const MAX_ALIASES: usize = 16;
 /// Housekeeping: quarantine, dead nodes, reserve ranges, remembered addresses.
 const TICK: Duration = Duration::from_secs(1);
 /// Interval at which it is looked at whose certificate has ended meanwhile.

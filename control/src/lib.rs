@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod catalog;
 pub mod cluster;
 pub mod command;
 pub mod driver;
@@ -15,6 +16,7 @@ pub mod fuzzing;
 pub mod gossip;
 pub mod identity;
 pub mod ipam;
+mod ledger;
 pub mod local;
 pub mod model;
 pub mod names;

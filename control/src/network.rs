@@ -4,7 +4,10 @@
 //! The texts of a user's wishes ([`api::NetworkCreate`](crate::api::NetworkCreate)) become a definition in
 //! [`NetworkWish::parse`] and [`NetworkWish::define`]; refusals use Docker's words.
 
+mod attachment;
+mod choose;
 mod create;
+mod error;
 mod options;
 mod pools;
 mod validate;
@@ -15,8 +18,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use attachment::{Attach, Lease, OwnEndpoint};
+pub(crate) use choose::choose;
 pub use create::{CreateError, NetworkWish};
+pub(crate) use create::{Wish, admit_name, shortened};
+pub use error::{Class, NetworkError};
 pub use options::{OptionError, Options};
+pub(crate) use pools::{LOCAL_POOLS, free_local};
+pub(crate) use validate::{overlap, shown};
 
 use crate::ipam::{Space, number};
 use crate::model::{Name, NetworkId, NodeId};
@@ -24,6 +33,8 @@ use crate::timestamp::UnixMillis;
 
 /// Subnets a network may have.
 pub const MAX_SUBNETS: usize = 16;
+/// Other names an endpoint may have.
+pub const MAX_ALIASES: usize = 16;
 /// Octets of an encoded definition; one record must hold it with its signature.
 pub const MAX_DEFINITION: usize = 3_500;
 

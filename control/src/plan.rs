@@ -5,11 +5,12 @@
 //! plan happens whole or not at all. Removals are not taken back: they are planned last.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weft_dataplane::wire::{MacAddr, Vni};
 
-use crate::driver::overlay::Guard;
+use crate::driver::Guard;
 use crate::model::{NetworkId, SandboxId};
 
 /// A network namespace, by what it is for.
@@ -19,6 +20,8 @@ pub enum Place {
     Hidden(NetworkId),
     /// A sandbox.
     Sandbox(SandboxId),
+    /// The agent's own: the host's.
+    Host,
 }
 
 impl fmt::Display for Place {
@@ -26,8 +29,20 @@ impl fmt::Display for Place {
         match self {
             Self::Hidden(network) => write!(f, "network {}", network.short()),
             Self::Sandbox(sandbox) => write!(f, "sandbox {}", sandbox.short()),
+            Self::Host => f.write_str("the host"),
         }
     }
+}
+
+/// What a port is to its bridge. None learns addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortRole {
+    /// Leads elsewhere: gets unicast frames for unknown addresses.
+    Uplink,
+    /// Leads to an endpoint: gets frames for its pinned address and takes them from that one only.
+    Endpoint,
+    /// An endpoint that reaches the bridge itself but no other such port.
+    Isolated,
 }
 
 /// One thing asked of the kernel; `at` is the namespace it happens in.
@@ -58,6 +73,8 @@ pub enum Step {
         at: Place,
         /// Name.
         name: String,
+        /// Its address; the kernel picks one if absent.
+        mac: Option<MacAddr>,
     },
     /// Makes the TAP uplink, down, and hands its queues to the dataplane as the port of `vni`.
     OpenUplink {
@@ -81,6 +98,8 @@ pub enum Step {
         at: Place,
         /// Name of the near end.
         name: String,
+        /// Address of the near end; the kernel picks one if absent.
+        near: Option<MacAddr>,
         /// Where the far end is.
         peer_at: Place,
         /// Name of the far end.
@@ -105,8 +124,8 @@ pub enum Step {
         name: String,
         /// The bridge.
         bridge: String,
-        /// Whether it gets unicast frames for unknown addresses, or is locked to its pinned ones; no port learns.
-        flood: bool,
+        /// What it is to it.
+        role: PortRole,
     },
     /// Pins the address to the bridge port.
     PinMac {
@@ -153,10 +172,19 @@ pub enum Step {
     },
     /// Says what the endpoints may say inside the bridge; a kernel that cannot check it does without.
     Guard {
-        /// Where; always a hidden namespace.
+        /// Where bridges of ours are.
         at: Place,
         /// What they may use.
         guard: Guard,
+    },
+    /// Has whatever no other route takes leave by the link; takes the place of another such route.
+    SetDefaultRoute {
+        /// Where.
+        at: Place,
+        /// The link.
+        name: String,
+        /// The next hop, reached by that link.
+        via: IpAddr,
     },
     /// Lets the link tell its neighbours whose its addresses are (gratuitous ARP, unsolicited advertisement).
     Tell {
@@ -171,7 +199,7 @@ pub enum Step {
 
 impl Step {
     /// Names of all kinds of steps, as [`Step::name`] gives them.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "make-namespace",
         "remove-namespace",
         "set-sysctl",
@@ -187,6 +215,7 @@ impl Step {
         "delete-address",
         "set-up",
         "guard",
+        "set-default-route",
         "tell",
     ];
 
@@ -209,6 +238,7 @@ impl Step {
             Self::DeleteAddress { .. } => "delete-address",
             Self::SetUp { .. } => "set-up",
             Self::Guard { .. } => "guard",
+            Self::SetDefaultRoute { .. } => "set-default-route",
             Self::Tell { .. } => "tell",
         }
     }
@@ -220,7 +250,9 @@ impl Step {
     pub fn inverse(&self) -> Option<Self> {
         Some(match self.clone() {
             Self::MakeNamespace { at } => Self::RemoveNamespace { at },
-            Self::AddBridge { at, name } | Self::AddVeth { at, name, .. } => Self::DeleteLink { at, name },
+            Self::AddBridge { at, name, .. } | Self::AddVeth { at, name, .. } => {
+                Self::DeleteLink { at, name }
+            }
             Self::OpenUplink { at, .. } => Self::CloseUplink { at },
             Self::AddAddress { at, name, address } => Self::DeleteAddress { at, name, address },
             _ => return None,
@@ -234,16 +266,20 @@ impl fmt::Display for Step {
             Self::MakeNamespace { at } => write!(f, "make the namespace of {at}"),
             Self::RemoveNamespace { at } => write!(f, "remove the namespace of {at}"),
             Self::SetSysctl { at, key, value } => write!(f, "set {key} to {value} in {at}"),
-            Self::AddBridge { at, name } => write!(f, "make bridge {name} in {at}"),
+            Self::AddBridge { at, name, .. } => write!(f, "make bridge {name} in {at}"),
             Self::OpenUplink { at, name, vni, .. } => write!(f, "open uplink {name} of VNI {vni} in {at}"),
             Self::CloseUplink { at } => write!(f, "close the uplink of {at}"),
-            Self::AddVeth { at, name, peer_at, peer, mac, mtu } => {
+            Self::AddVeth { at, name, peer_at, peer, mac, mtu, .. } => {
                 write!(f, "join {name} in {at} to {peer} in {peer_at}, {mac}, MTU {mtu}")
             }
             Self::DeleteLink { at, name } => write!(f, "delete {name} in {at}"),
-            Self::Enslave { at, name, bridge, flood } => {
-                let flood = if *flood { ", gets unknown unicast" } else { ", locked" };
-                write!(f, "add {name} to bridge {bridge} in {at}{flood}")
+            Self::Enslave { at, name, bridge, role } => {
+                let role = match role {
+                    PortRole::Uplink => "gets unknown unicast",
+                    PortRole::Endpoint => "locked",
+                    PortRole::Isolated => "locked, isolated",
+                };
+                write!(f, "add {name} to bridge {bridge} in {at}, {role}")
             }
             Self::PinMac { at, port, mac } => write!(f, "pin {mac} to {port} in {at}"),
             Self::SetMtu { at, name, mtu } => write!(f, "set MTU {mtu} on {name} in {at}"),
@@ -253,6 +289,9 @@ impl fmt::Display for Step {
             Self::Guard { at, guard } => {
                 let number = guard.endpoints();
                 write!(f, "guard {number} endpoint{} in {at}", if number == 1 { "" } else { "s" })
+            }
+            Self::SetDefaultRoute { at, name, via } => {
+                write!(f, "set the default route via {via} by {name} in {at}")
             }
             Self::Tell { at, name, mac } => write!(f, "tell of {mac} on {name} in {at}"),
         }
@@ -358,9 +397,9 @@ mod tests {
         let at = Place::Hidden(NetworkId([1; 16]));
         Plan(vec![
             Step::MakeNamespace { at },
-            Step::AddBridge { at, name: "br0".into() },
+            Step::AddBridge { at, name: "br0".into(), mac: None },
             Step::SetUp { at, name: "br0".into() },
-            Step::AddBridge { at, name: "br1".into() },
+            Step::AddBridge { at, name: "br1".into(), mac: None },
         ])
     }
 

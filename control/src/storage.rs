@@ -30,11 +30,15 @@ pub enum Table {
     Ring,
     /// Published ports of this node's sandboxes.
     Ports,
+    /// Networks of this node alone.
+    LocalNetworks,
+    /// Their endpoints.
+    LocalEndpoints,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Node,
         Self::Networks,
         Self::Removed,
@@ -46,6 +50,8 @@ impl Table {
         Self::Trust,
         Self::Ring,
         Self::Ports,
+        Self::LocalNetworks,
+        Self::LocalEndpoints,
     ];
 }
 

@@ -246,8 +246,8 @@ fn nothing_recorded_on_the_underlay_is_taken_in_again_or_answered_with_more() {
 
 fn create(rig: &Rig) {
     let a = &rig.hosts[0];
-    a.ok(&["network", "create", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
-    a.ok(&["network", "create", "--subnet", "10.8.0.0/24", "open"]);
+    a.ok(&["network", "create", "-d", "overlay", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.8.0.0/24", "open"]);
     for network in ["blue", "open"] {
         let knows = |host: &Host| host.weft(&["network", "inspect", network]).code == 0;
         until("all know it", || rig.hosts[..3].iter().all(knows));

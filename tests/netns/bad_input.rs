@@ -176,7 +176,7 @@ fn wrong_names_subnets_and_addresses_are_refused_with_words_that_help() {
     needs_root!();
     let rig = Rig::cluster(1);
     let a = &rig.hosts[0];
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "blue"]);
     a.sandbox("web", "blue", &["--ip", "10.7.0.9", "--mac", "02:00:00:00:00:09"]);
     a.ok(&["sandbox", "create", "idle"]);
     let long = "x".repeat(64);
@@ -186,7 +186,7 @@ fn wrong_names_subnets_and_addresses_are_refused_with_words_that_help() {
             assert!(words.contains("name"), "{verb:?}: {words}");
         }
     }
-    let create = ["network", "create"];
+    let create = ["network", "create", "-d", "overlay"];
     let connect = ["network", "connect"];
     let cases: &[(&[&str], &[&str], &str)] = &[
         (&create, &["blue"], "network with name blue already exists"),
@@ -210,7 +210,7 @@ fn wrong_names_subnets_and_addresses_are_refused_with_words_that_help() {
             &["--ip-range", "10.9.0.0/25", "other"],
             "every ip-range or gateway must have a corresponding subnet",
         ),
-        (&create, &["-d", "teleport", "other"], "teleport"),
+        (&["network", "create", "-d"], &["teleport", "other"], "teleport"),
         (&create, &["-o", "weft.vni=16777216", "other"], "16777216"),
         (&create, &["-o", "weft.vni=soon", "other"], "soon"),
         (&create, &["-o", "weft.static_vteps=nowhere", "other"], "nowhere"),
@@ -233,7 +233,11 @@ fn wrong_names_subnets_and_addresses_are_refused_with_words_that_help() {
         let words = refused(a.weft(&arguments));
         assert!(words.contains(needed), "{arguments:?}: {words}");
     }
-    assert_eq!(a.json(&["network", "ls"]).as_array().map(Vec::len), Some(1), "nothing of it was made");
+    assert_eq!(
+        a.json(&["network", "ls", "--filter", "type=custom"]).as_array().map(Vec::len),
+        Some(1),
+        "nothing of it was made"
+    );
     assert_eq!(a.json(&["fdb", "blue"]).as_array().map(Vec::len), Some(1), "nothing of it was attached");
     let escape = a.weft(&["network", "inspect", "\u{1b}[31mred"]);
     assert!(!escape.stderr.contains('\u{1b}'), "control characters do not reach the terminal: {escape:?}");
@@ -278,9 +282,9 @@ fn nonsense_on_the_agents_socket_is_answered_with_an_error_or_closed() {
     }
     let idle: Vec<UnixStream> =
         (0..100).map(|_| UnixStream::connect(a.socket()).expect("connected")).collect();
-    a.ok(&["network", "create", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "blue"]);
     assert_eq!(
-        a.json(&["network", "ls"]).as_array().map(Vec::len),
+        a.json(&["network", "ls", "--filter", "type=custom"]).as_array().map(Vec::len),
         Some(1),
         "only what was asked for well exists"
     );

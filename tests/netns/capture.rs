@@ -27,7 +27,7 @@ fn frames_of_a_network_are_captured_once_where_they_enter() {
     needs_root!();
     let rig = Rig::cluster(2);
     let (a, b) = (&rig.hosts[0], &rig.hosts[1]);
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "blue"]);
     until("b knows blue", || b.weft(&["network", "inspect", "blue"]).code == 0);
     let (one, two, three) =
         (a.sandbox("one", "blue", &[]), a.sandbox("two", "blue", &[]), b.sandbox("three", "blue", &[]));
@@ -55,7 +55,7 @@ fn capture_ends_by_count_refuses_what_is_not_there_and_pipes() {
     needs_root!();
     let rig = Rig::cluster(1);
     let a = &rig.hosts[0];
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "blue"]);
     assert!(a.refused(1, &["capture", "nowhere", "-w", "/dev/null"]).contains("network nowhere not found"));
     assert!(a.refused(1, &["capture", "blue", "-w", "/dev/null"]).contains("no endpoint on this host"));
     let (one, two) = (a.sandbox("one", "blue", &[]), a.sandbox("two", "blue", &[]));

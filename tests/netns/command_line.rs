@@ -133,7 +133,7 @@ fn read_verbs_print_json_when_asked_and_tables_else() {
     let table = a.ok(&["network", "ls"]);
     assert!(table.starts_with("NETWORK ID     NAME      DRIVER    SCOPE"), "{table}");
     assert_eq!(table.lines().nth(1).map(|line| line.split_whitespace().count()), Some(4), "{table}");
-    let id = a.ok(&["network", "ls", "-q"]);
+    let id = a.ok(&["network", "ls", "-q", "--filter", "type=custom"]);
     assert_eq!(id.len(), 12, "{id}");
     assert_eq!(a.json(&["network", "inspect", &id])[0]["Name"], "blue", "an id's beginning is enough");
     for verb in [&["sandbox", "ls"][..], &["status"], &["peers"], &["fdb", "blue"], &["stats"]] {
@@ -295,7 +295,7 @@ fn an_agent_needs_a_cluster_and_then_only_its_state_directory() {
     let len = ready.recv(&mut message).expect("word of being ready");
     assert!(String::from_utf8_lossy(&message[..len]).contains("READY=1"), "systemd is told");
     assert_eq!(a.json(&["status"])["Node"], "first");
-    a.ok(&["network", "create", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "blue"]);
     a.sandbox("web", "blue", &[]);
     a.stop();
 }
@@ -303,7 +303,7 @@ fn an_agent_needs_a_cluster_and_then_only_its_state_directory() {
 /// One host with an agent and a network `blue`.
 fn network_of_one() -> Rig {
     let rig = Rig::cluster(1);
-    rig.hosts[0].ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    rig.hosts[0].ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "blue"]);
     rig
 }
 

@@ -16,6 +16,8 @@ fn every_pair_of_thirty_sandboxes_on_three_hosts_pings_over_ipv4_and_ipv6() {
     rig.hosts[0].ok(&[
         "network",
         "create",
+        "-d",
+        "overlay",
         "--ipv6",
         "--subnet",
         "10.7.0.0/24",
@@ -120,7 +122,18 @@ fn datagrams_of_any_size_come_back_whole_over_both_families() {
 /// A network of both families and one sandbox on each of the first two hosts.
 pub(crate) fn pair(rig: &Rig) -> (Sandbox<'_>, Sandbox<'_>) {
     let [a, b, ..] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.ok(&["network", "create", "--ipv6", "--subnet", "10.7.0.0/24", "--subnet", "2001:db8:7::/64", "blue"]);
+    a.ok(&[
+        "network",
+        "create",
+        "-d",
+        "overlay",
+        "--ipv6",
+        "--subnet",
+        "10.7.0.0/24",
+        "--subnet",
+        "2001:db8:7::/64",
+        "blue",
+    ]);
     eventually("b knows the network", || match b.weft(&["network", "inspect", "blue"]) {
         answer if answer.code == 0 => Ok(()),
         answer => Err(format!("{answer:?}")),

@@ -27,7 +27,7 @@ fn a_host_cut_off_and_healed_sees_what_the_others_see() {
     assert!(pings(&web.namespace, db.ip4().into()), "the majority's traffic is untouched");
     a.sandbox("new-a", "blue", &[]);
     c.sandbox("new-c", "blue", &[]);
-    a.ok(&["network", "create", "--subnet", "10.8.0.0/24", "late"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.8.0.0/24", "late"]);
     c.ok(&["sandbox", "rm", "cache"]);
     drop(cache);
 
@@ -45,7 +45,7 @@ fn two_sides_of_a_cut_never_hand_out_one_address() {
     needs_root!();
     let rig = Rig::cluster(2);
     let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/28", "tiny"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/28", "tiny"]);
     until("b knows the network", || b.weft(&["network", "inspect", "tiny"]).code == 0);
     a.sandbox("a-first", "tiny", &[]);
     b.sandbox("b-first", "tiny", &[]);

@@ -74,7 +74,7 @@ fn ten_thousand_handshakes_a_second_of_strangers_cost_members_no_packet_and_no_m
     let [a, b, c, d] = rig.hosts.as_slice() else { panic!("four hosts") };
     [a, b, c].iter().for_each(|host| host.start(&[]));
     rig.meet(3);
-    a.ok(&["network", "create", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
     for host in [b, c] {
         until("it knows the network", || host.weft(&["network", "inspect", "blue"]).code == 0);
     }

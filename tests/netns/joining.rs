@@ -184,7 +184,7 @@ fn a_revoked_node_is_out_and_is_told_why() {
     needs_root!();
     let rig = Rig::cluster(3);
     let [a, b, c] = rig.hosts.as_slice() else { panic!("three hosts") };
-    a.ok(&["network", "create", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "blue"]);
     until("c knows the network", || c.weft(&["network", "inspect", "blue"]).code == 0);
     let web = c.sandbox("web", "blue", &[]);
     until("a knows the endpoint", || a.ok(&["network", "inspect", "blue"]).contains(&web.mac));
@@ -232,7 +232,7 @@ fn a_copy_of_a_hosts_state_on_another_host_gives_way_and_says_why() {
     let [a, b, c] = rig.hosts.as_slice() else { panic!("three hosts") };
     [a, b].iter().for_each(|host| host.start(&[]));
     rig.meet(2);
-    a.ok(&["network", "create", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--opt", "encrypted", "--subnet", "10.7.0.0/24", "blue"]);
     until("b knows the network", || b.weft(&["network", "inspect", "blue"]).code == 0);
     let (web, db) = (a.sandbox("web", "blue", &[]), b.sandbox("db", "blue", &[]));
     b.stop();

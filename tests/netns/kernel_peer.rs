@@ -23,6 +23,8 @@ fn rig() -> Rig {
     let create = [
         "network",
         "create",
+        "-d",
+        "overlay",
         "--subnet",
         "10.9.0.0/24",
         "--subnet",

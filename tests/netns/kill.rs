@@ -9,9 +9,10 @@ use crate::rig::{Host, Rig, needs_root};
 use crate::traffic::pings;
 use crate::wait::{eventually, until};
 
-/// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good and a
-/// peer never met before have tests of their own.
-const NOT_HERE: [&str; 4] = ["range-wake", "delete-address", "range-leave", "peers"];
+/// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good, a peer
+/// never met before and networks of one host have tests of their own.
+const NOT_HERE: [&str; 6] =
+    ["range-wake", "delete-address", "range-leave", "peers", "local-", "set-default-route"];
 /// Steps of which everything is made after a host's restart.
 const MAKING: [&str; 12] = [
     "make-namespace",
@@ -33,7 +34,7 @@ fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothi
     needs_root!();
     let rig = Rig::cluster(2);
     let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "base"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "base"]);
     until("b knows the network", || b.weft(&["network", "inspect", "base"]).code == 0);
     a.sandbox("keep", "base", &[]);
     let far = b.sandbox("far", "base", &[]);
@@ -70,7 +71,7 @@ fn an_agent_killed_at_any_step_of_bringing_everything_back_does_the_rest_the_nex
     needs_root!();
     let rig = Rig::cluster(2);
     let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "base"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "--subnet", "fd07::/64", "base"]);
     until("b knows the network", || b.weft(&["network", "inspect", "base"]).code == 0);
     a.sandbox("keep", "base", &[]);
     let far = b.sandbox("far", "base", &[]);
@@ -133,7 +134,7 @@ fn an_agent_killed_while_it_writes_down_whom_it_met_or_leaves_for_good_comes_bac
         let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
         let mut command = a.agent_command(a.ip4.into());
         a.start_command(command.arg("--teardown-on-stop").env("WEFT_KILL_AT", point));
-        a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "base"]);
+        a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "base"]);
         drop(a.sandbox("one", "base", &[]));
         b.start(&[]);
         if point.starts_with("range") {
@@ -193,8 +194,11 @@ fn strike(rig: &Rig, point: &str) -> Promises {
 
 /// What makes an agent come to every point; goes on for as long as it answers.
 fn work(a: &Host, b: &Host, promises: &mut Promises) -> Option<()> {
-    promises.make(a, &["network", "create", "--subnet", "10.8.0.0/24", "--subnet", "fd08::/64", "extra"])?;
-    b.ok(&["network", "create", "--subnet", "10.9.0.0/24", "theirs"]);
+    promises.make(
+        a,
+        &["network", "create", "-d", "overlay", "--subnet", "10.8.0.0/24", "--subnet", "fd08::/64", "extra"],
+    )?;
+    b.ok(&["network", "create", "-d", "overlay", "--subnet", "10.9.0.0/24", "theirs"]);
     wait_for(a, || a.weft(&["network", "inspect", "theirs"]).code == 0)?;
     wait_for(a, || b.weft(&["network", "inspect", "extra"]).code == 0)?;
     promises.make(a, &["sandbox", "create", "one"])?;
@@ -234,7 +238,7 @@ fn clear(rig: &Rig) {
     }
     for host in &rig.hosts {
         until(&format!("{} has no network but the base", host.name), || {
-            let networks = host.json(&["network", "ls"]);
+            let networks = host.json(&["network", "ls", "--filter", "type=custom"]);
             let names =
                 networks.as_array().into_iter().flatten().filter_map(|network| network["Name"].as_str());
             let others: Vec<&str> = names.filter(|name| *name != "base").collect();
@@ -258,7 +262,7 @@ struct Promises {
 impl Promises {
     /// Everything `host` shows.
     fn of(mut self, host: &Host) -> Self {
-        let networks = host.json(&["network", "ls"]);
+        let networks = host.json(&["network", "ls", "--filter", "type=custom"]);
         self.networks.extend(networks.as_array().into_iter().flatten().map(|n| n["Name"].to_string()));
         let sandboxes = host.json(&["sandbox", "ls"]);
         for sandbox in sandboxes.as_array().into_iter().flatten() {

@@ -45,7 +45,7 @@ fn an_agent_stopped_in_use_keeps_its_sandboxes_and_a_removal_afterwards_takes_al
     needs_root!();
     let rig = Rig::cluster(1);
     let a = &rig.hosts[0];
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "blue"]);
     a.sandbox("web", "blue", &[]);
     a.stop();
     a.start(&[]);
@@ -78,7 +78,7 @@ fn a_removal_the_kernel_refuses_says_so_and_is_finished_later() {
     needs_root!();
     let rig = Rig::cluster(1);
     let a = &rig.hosts[0];
-    a.ok(&["network", "create", "--subnet", "10.7.0.0/24", "blue"]);
+    a.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "blue"]);
     drop([a.sandbox("web", "blue", &[]), a.sandbox("db", "blue", &[])]);
     let pins = mounts_under(&a.dir);
     let pin = |end: &str| pins.iter().find(|at| at.ends_with(end)).expect("it is pinned").clone();

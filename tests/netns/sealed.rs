@@ -9,9 +9,11 @@ use crate::rig::{Host, Rig, Sandbox, UNDERLAY, needs_root};
 use crate::traffic::{Capture, Sample, pings, udp_echo, unreachable};
 use crate::wait::{eventually, until};
 
-const CREATE: [&str; 10] = [
+const CREATE: [&str; 12] = [
     "network",
     "create",
+    "-d",
+    "overlay",
     "--opt",
     "encrypted",
     "--ipv6",
@@ -215,13 +217,15 @@ fn a_host_with_a_new_underlay_address_is_sealed_for_again() {
 fn an_agent_that_requires_encryption_refuses_clear_networks_in_clear_words() {
     needs_root!();
     let rig = Rig::cluster_with(2, &["--require-encryption"]);
-    let refused = rig.hosts[0].refused(1, &["network", "create", "open"]);
+    let refused = rig.hosts[0].refused(1, &["network", "create", "-d", "overlay", "open"]);
     assert!(refused.contains("not encrypted") && refused.contains("--opt encrypted"), "{refused}");
     assert!(rig.hosts[1].ok(&["status"]).contains("required"));
-    rig.hosts[0].ok(&["network", "create", "-o", "encrypted=true", "shut"]);
+    rig.hosts[0].ok(&["network", "create", "-d", "overlay", "-o", "encrypted=true", "shut"]);
     let both = [
         "network",
         "create",
+        "-d",
+        "overlay",
         "-o",
         "encrypted",
         "-o",

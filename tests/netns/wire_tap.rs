@@ -36,7 +36,9 @@ fn vni(host: &Host, network: &str) -> u32 {
 
 fn create(host: &Host, flags: &[&str], subnet: &str, name: &str) {
     let label = ["--label", "plainmark-key=plainmark-value"];
-    host.ok(&[&["network", "create", "--subnet", subnet][..], &label, flags, &[name]].concat());
+    host.ok(
+        &[&["network", "create", "-d", "overlay", "--subnet", subnet][..], &label, flags, &[name]].concat()
+    );
 }
 
 /// Joins, gossip, both kinds of networks, traffic, rotation, restarts and a revocation, with the underlay captured.

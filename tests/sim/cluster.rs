@@ -13,6 +13,7 @@ use weft_control::cluster::{
 use weft_control::gossip::Transmit;
 use weft_control::identity::Identity;
 use weft_control::model::{EndpointId, Name, NetworkId, SandboxId};
+use weft_control::network::NetworkError;
 use weft_control::storage::{Memory, Row, Storage, StorageError, Table, Write};
 use weft_control::timestamp::UnixMillis;
 use weft_control::trust::{Link, NodeCertificate, Papers, Settings};
@@ -431,7 +432,7 @@ fn of_two_attachments_under_way_with_one_mac_address_the_second_is_refused() {
     let [first, second] =
         wishes.map(|wish| bench.net.with(addr(1), |node, now| node.cluster.attach(now, wish)).expect("runs"));
     let ticket = first.expect("it waits");
-    assert!(matches!(second, Err(ClusterError::MacTaken { .. })), "{second:?}");
+    assert!(matches!(second, Err(ClusterError::Network(NetworkError::MacTaken { .. }))), "{second:?}");
     bench.until("the first is attached", |net| {
         net.node(addr(1)).is_some_and(|node| node.outcomes.get(&ticket).is_some_and(Result::is_ok))
     });

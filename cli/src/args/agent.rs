@@ -56,6 +56,12 @@ pub(crate) struct AgentArgs {
     /// Socket and namespaces [default: /run/weft]
     #[arg(long, env = "WEFT_RUN_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
+    /// Address and subnet of the network 'bridge', e.g. 10.9.0.1/24 [default: the first free of 172.17.0.0/16, …]
+    #[arg(long, env = "WEFT_BIP", hide_env_values = true, value_name = "CIDR")]
+    pub(crate) bip: Option<String>,
+    /// Name of the interface of the network 'bridge' [default: weft0]
+    #[arg(long, env = "WEFT_BRIDGE", hide_env_values = true, value_name = "INTERFACE")]
+    pub(crate) bridge: Option<String>,
     /// Packet threads [default: one per processor, at most 8]
     #[arg(long, env = "WEFT_WORKERS", hide_env_values = true, value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,

@@ -10,7 +10,7 @@ use crate::filter::FilterArg;
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkVerb {
-    /// Make a network that spans all hosts; prints its id
+    /// Make a network, of this host or (-d overlay) of all hosts; prints its id
     Create(Box<CreateArgs>),
     /// List networks
     #[command(visible_alias = "list")]
@@ -32,16 +32,17 @@ pub(crate) enum NetworkVerb {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  weft network create blue
+  weft network create blue                                     on this host
+  weft network create -d overlay blue                          over all hosts
+  weft network create -d overlay --opt encrypted blue
   weft network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --ip-range 10.7.0.128/25 blue
   weft network create --ipv6 --subnet 10.7.0.0/24 --subnet 2001:db8:7::/64 blue
-  weft network create --opt encrypted blue
-  weft network create -o weft.vni=42 -o weft.static_vteps=192.0.2.9 wall   with a hardware or kernel VTEP")]
+  weft network create -d overlay -o weft.vni=42 -o weft.static_vteps=192.0.2.9 wall   with a hardware or kernel VTEP")]
 pub(crate) struct CreateArgs {
     /// Name of the network
     pub(crate) name: String,
-    /// Driver of the network; this version has 'overlay'
-    #[arg(short, long, default_value = "overlay")]
+    /// Driver of the network: 'bridge' (of this host) or 'overlay' (of all hosts)
+    #[arg(short, long, default_value = "bridge")]
     pub(crate) driver: String,
     /// Subnet in CIDR form, e.g. 10.7.0.0/24; repeat for one more (IPv6)
     #[arg(long, value_name = "CIDR")]
@@ -224,8 +225,8 @@ pub(crate) struct ConnectArgs {
     /// Further name in this network
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<String>,
-    /// Which network of the sandbox gives its default route; there is 0
-    #[arg(long, default_value_t = 0, hide = true, allow_hyphen_values = true)]
+    /// The highest of a sandbox's networks gives its default route; among equals the first by name
+    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
     pub(crate) gw_priority: i64,
     /// Names of another container, as Docker had them before networks
     #[arg(long, hide = true)]
@@ -245,7 +246,6 @@ impl ConnectArgs {
     /// Why the sandbox cannot be attached as asked for, if so.
     pub(crate) fn refusal(&self) -> Option<String> {
         let reasons = [
-            (self.gw_priority != 0, "--gw-priority: the first network of a sandbox gives its default route"),
             (!self.link.is_empty(), "--link: sandboxes of one network find each other by name; use --alias"),
             (
                 !self.link_local_ip.is_empty(),

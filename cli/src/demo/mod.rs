@@ -88,8 +88,12 @@ impl Story<'_> {
     fn a_network_joins_sandboxes(&mut self) -> Result<()> {
         self.chapter("A network across them, and a sandbox on each")?;
         self.shell(&format!("weft network create --ipv6 {NETWORK}"))?;
-        let request =
-            NetworkCreate { name: NETWORK.to_owned(), enable_ipv6: true, ..NetworkCreate::default() };
+        let request = NetworkCreate {
+            name: NETWORK.to_owned(),
+            driver: "overlay".to_owned(),
+            enable_ipv6: true,
+            ..NetworkCreate::default()
+        };
         let network = self.rig.create_network(0, &request)?;
         self.say(&described(&network))?;
         for index in 0..self.rig.hosts().len() {

@@ -43,12 +43,15 @@ async fn station(host: &Host, remote: IpAddr, number: u8) -> Result<Station> {
     outer.add_vxlan(Vxlan { name: TUNNEL, vni: VNI, local: host.address, remote, port: PORT }).await?;
     outer.move_to(TUNNEL, &hidden).await?;
     let links = Links::open(&hidden)?;
-    links.add_bridge(BRIDGE).await?;
-    let veth = Veth { name: PORT_OF_SANDBOX, peer: INTERFACE, namespace: &sandbox, mac: None, mtu };
+    links.add_bridge(BRIDGE, None).await?;
+    let veth =
+        Veth { name: PORT_OF_SANDBOX, near: None, peer: INTERFACE, namespace: &sandbox, mac: None, mtu };
     links.add_veth(veth).await?;
     links.set_mtu(TUNNEL, mtu).await?;
     for port in [TUNNEL, PORT_OF_SANDBOX] {
-        links.enslave(port, BRIDGE, PortOptions { learning: true, flood: true, locked: None }).await?;
+        links
+            .enslave(port, BRIDGE, PortOptions { learning: true, flood: true, locked: None, isolated: false })
+            .await?;
         links.set_up(port).await?;
     }
     links.set_up(BRIDGE).await?;

@@ -163,16 +163,27 @@ impl Rig {
     fn join_byswitch(&self) -> Result<()> {
         self.runtime.block_on(async {
             let switch = Links::open(&self.switch)?;
-            switch.add_bridge(SWITCH).await?;
+            switch.add_bridge(SWITCH, None).await?;
             switch.set_up(SWITCH).await?;
             for host in &self.hosts {
                 let port = format!("port-{}", host.name);
                 let namespace = &host.namespace;
                 switch
-                    .add_veth(Veth { name: &port, peer: UPLINK, namespace, mac: None, mtu: UNDERLAY_MTU })
+                    .add_veth(Veth {
+                        name: &port,
+                        near: None,
+                        peer: UPLINK,
+                        namespace,
+                        mac: None,
+                        mtu: UNDERLAY_MTU,
+                    })
                     .await?;
                 switch
-                    .enslave(&port, SWITCH, PortOptions { learning: true, flood: true, locked: None })
+                    .enslave(
+                        &port,
+                        SWITCH,
+                        PortOptions { learning: true, flood: true, locked: None, isolated: false },
+                    )
                     .await?;
                 switch.set_up(&port).await?;
                 bring_up(host).await?;
@@ -184,8 +195,14 @@ impl Rig {
     fn join_by_cable(&self) -> Result<()> {
         let [near, far] = self.hosts.as_slice() else { bail!("a cable joins two hosts") };
         self.runtime.block_on(async {
-            let veth =
-                Veth { name: UPLINK, peer: UPLINK, namespace: &far.namespace, mac: None, mtu: UNDERLAY_MTU };
+            let veth = Veth {
+                name: UPLINK,
+                near: None,
+                peer: UPLINK,
+                namespace: &far.namespace,
+                mac: None,
+                mtu: UNDERLAY_MTU,
+            };
             Links::open(&near.namespace)?.add_veth(veth).await?;
             bring_up(near).await?;
             bring_up(far).await

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Cluster;
 use super::networks::{MAX_NETWORKS, Network, Removed};
 use super::record::Key;
 use super::view::View;
-use super::{Cluster, ledger};
 use crate::gossip::{Gossip, MemberState, Record};
+use crate::ledger;
 use crate::model::{NetworkId, NodeId};
 use crate::storage::{Table, Write};
 use crate::timestamp::UnixMillis;

@@ -1,7 +1,7 @@
 //! Endpoints of this node: addresses found, promised, announced, given back.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -12,61 +12,16 @@ use weft_dataplane::wire::MacAddr;
 use super::ranges::{Amount, FetchKey};
 use super::record::{Endpoint, encode};
 use super::start::rest_key;
-use super::{Cluster, ClusterError, ClusterEvent, MAX_ALIASES, ledger};
+use super::{Cluster, ClusterError, ClusterEvent};
 use crate::ipam::{Range, Standing};
+use crate::ledger;
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::network::{Attach, Lease, MAX_ALIASES, NetworkError, OwnEndpoint};
 use crate::storage::Table;
-
-/// A wish to attach a sandbox to a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attach {
-    /// The network.
-    pub network: NetworkId,
-    /// The sandbox.
-    pub sandbox: SandboxId,
-    /// Its name.
-    pub name: Name,
-    /// A certain IPv4 address.
-    pub ip4: Option<Ipv4Addr>,
-    /// A certain IPv6 address.
-    pub ip6: Option<Ipv6Addr>,
-    /// A certain MAC address.
-    pub mac: Option<MacAddr>,
-    /// Further names.
-    pub aliases: Vec<Name>,
-}
 
 /// Names an attachment under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
-
-/// What an endpoint has, durably.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The endpoint.
-    pub endpoint: EndpointId,
-    /// Its network.
-    pub network: NetworkId,
-    /// Its MAC address.
-    pub mac: MacAddr,
-    /// Its addresses, each with the prefix length of its subnet; IPv4 first.
-    pub addresses: Vec<IpNet>,
-    /// Largest IP packet, octets.
-    pub mtu: u16,
-}
-
-/// An endpoint of this node, as after a restart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnEndpoint {
-    /// What it has.
-    pub lease: Lease,
-    /// The sandbox it is of.
-    pub sandbox: SandboxId,
-    /// Name of the sandbox when it was attached.
-    pub name: Name,
-    /// Its further names.
-    pub aliases: Vec<Name>,
-}
 
 /// An endpoint of this node, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +90,7 @@ impl Cluster {
     /// # Errors
     /// There is no such endpoint here, perhaps because its network was removed meanwhile.
     pub fn announce(&mut self, now: Instant, endpoint: EndpointId) -> Result<(), ClusterError> {
-        let own = self.endpoints.get_mut(&endpoint).ok_or(ClusterError::NoEndpoint(endpoint))?;
+        let own = self.endpoints.get_mut(&endpoint).ok_or(NetworkError::NoEndpoint(endpoint))?;
         own.announced = true;
         self.dirty.records.insert(own.network);
         self.renamed.insert(own.network);
@@ -148,7 +103,7 @@ impl Cluster {
     /// # Errors
     /// There is no such endpoint, or the state cannot be made durable; then it is still there.
     pub fn detach(&mut self, now: Instant, endpoint: EndpointId) -> Result<(), ClusterError> {
-        let own = self.endpoints.get(&endpoint).ok_or(ClusterError::NoEndpoint(endpoint))?;
+        let own = self.endpoints.get(&endpoint).ok_or(NetworkError::NoEndpoint(endpoint))?;
         let id = own.network;
         let network = self.networks.get(&id);
         let places: Vec<(usize, u128)> =
@@ -181,7 +136,7 @@ impl Cluster {
     }
 
     fn check_wish(&self, wish: &Attach) -> Result<(), ClusterError> {
-        let network = self.networks.get(&wish.network).ok_or(ClusterError::NoNetwork(wish.network.long()))?;
+        let network = self.networks.get(&wish.network).ok_or(NetworkError::NoNetwork(wish.network.long()))?;
         let of_sandbox =
             |sandbox: SandboxId, network: NetworkId| sandbox == wish.sandbox && network == wish.network;
         let attached = self.endpoints.values().any(|own| of_sandbox(own.endpoint.sandbox, own.network));
@@ -189,18 +144,18 @@ impl Cluster {
             self.attaching.values().any(|other| of_sandbox(other.wish.sandbox, other.wish.network));
         let name = || self.names().remove(&wish.network).unwrap_or_default();
         if attached || attaching {
-            return Err(ClusterError::Attached { sandbox: wish.name.to_string(), network: name() });
+            return Err(NetworkError::Attached { sandbox: wish.name.to_string(), network: name() }.into());
         }
         if self.stays_apart(network) {
             return Err(ClusterError::Clear(name()));
         }
         if wish.aliases.len() > MAX_ALIASES {
-            return Err(ClusterError::Aliases(wish.aliases.len()));
+            return Err(NetworkError::Aliases(wish.aliases.len()).into());
         }
-        for ip in fixed(wish) {
-            let (pool, number) = network.pool_of(ip).ok_or(ClusterError::OutsideSubnets(ip))?;
+        for ip in wish.fixed() {
+            let (pool, number) = network.pool_of(ip).ok_or(NetworkError::OutsideSubnets(ip))?;
             if matches!(network.pools[pool].pool.standing(number), Standing::Taken | Standing::Reserved) {
-                return Err(ClusterError::AddressTaken);
+                return Err(NetworkError::AddressTaken.into());
             }
         }
         self.check_mac(wish)
@@ -209,7 +164,7 @@ impl Cluster {
     fn check_mac(&self, wish: &Attach) -> Result<(), ClusterError> {
         let Some(mac) = wish.mac else { return Ok(()) };
         if !mac.is_assignable() {
-            return Err(ClusterError::Mac(mac.to_string()));
+            return Err(NetworkError::Mac(mac.to_string()).into());
         }
         let of = |network: NetworkId, other: Option<MacAddr>| network == wish.network && other == Some(mac);
         let attached = self.endpoints.values().filter(|own| of(own.network, Some(own.endpoint.mac())));
@@ -220,7 +175,7 @@ impl Cluster {
         let holder = here.map(Name::to_string).or_else(|| self.elsewhere(wish.network, mac));
         holder.map_or(Ok(()), |holder| {
             let (mac, network) = (mac.to_string(), self.name_of(wish.network));
-            Err(ClusterError::MacTaken { mac, network, holder })
+            Err(NetworkError::MacTaken { mac, network, holder }.into())
         })
     }
 
@@ -285,12 +240,12 @@ impl Cluster {
     fn find_exact(&self, attaching: &Attaching, ip: IpAddr) -> Result<Found, ClusterError> {
         let id = attaching.wish.network;
         let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
-        let (pool, number) = network.pool_of(ip).ok_or(ClusterError::OutsideSubnets(ip))?;
+        let (pool, number) = network.pool_of(ip).ok_or(NetworkError::OutsideSubnets(ip))?;
         let key = FetchKey { network: id, pool, exact: Some(number) };
         match network.pools[pool].pool.standing(number) {
             Standing::Free => Ok(Found::Address(pool, number)),
-            Standing::Taken | Standing::Reserved => Err(ClusterError::AddressTaken),
-            Standing::Outside => Err(ClusterError::OutsideSubnets(ip)),
+            Standing::Taken | Standing::Reserved => Err(NetworkError::AddressTaken.into()),
+            Standing::Outside => Err(NetworkError::OutsideSubnets(ip).into()),
             Standing::Contested => Err(ClusterError::Contested { network: self.name_of(id) }),
             Standing::Foreign(_) => match attaching.refused.get(&key) {
                 Some(refusal) => Err(self.refusal(id, refusal)),
@@ -305,7 +260,7 @@ impl Cluster {
         let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
         let of_family =
             || network.pools.iter().enumerate().filter(|(_, state)| is_v4(state.pool.space().subnet()) == v4);
-        let wanted = fixed(&attaching.wish).collect::<Vec<_>>();
+        let wanted = attaching.wish.fixed().collect::<Vec<_>>();
         for (pool, state) in of_family() {
             let subnet = state.pool.space().subnet();
             let avoid = |number| wanted.contains(&Range::address(subnet, number));
@@ -330,8 +285,8 @@ impl Cluster {
 
     fn refusal(&self, network: NetworkId, refusal: &Refusal) -> ClusterError {
         match refusal {
-            Refusal::Exhausted => ClusterError::Exhausted,
-            Refusal::Taken => ClusterError::AddressTaken,
+            Refusal::Exhausted => NetworkError::Exhausted.into(),
+            Refusal::Taken => NetworkError::AddressTaken.into(),
             Refusal::Unreachable(reason) => {
                 ClusterError::Unreachable { network: self.name_of(network), reason: reason.clone() }
             }
@@ -474,10 +429,6 @@ impl Found {
             Self::Missing(_) => None,
         }
     }
-}
-
-fn fixed(wish: &Attach) -> impl Iterator<Item = IpAddr> {
-    [wish.ip4.map(IpAddr::V4), wish.ip6.map(IpAddr::V6)].into_iter().flatten()
 }
 
 fn is_v4(net: IpNet) -> bool {

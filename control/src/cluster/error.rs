@@ -1,53 +1,19 @@
 //! Why an operation on the cluster was refused or failed, in Docker's words where Docker has some.
 
-use std::net::IpAddr;
-
-use crate::model::{EndpointId, NetworkId};
-use crate::network::CreateError;
+use crate::model::NetworkId;
+use crate::network::{Class, CreateError, NetworkError};
 use crate::storage::StorageError;
 use crate::trust::PapersError;
-
-/// Whose fault an error is, as a class of HTTP statuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// The request cannot be meant: 400.
-    Invalid,
-    /// The request is understood and refused: 403.
-    Refused,
-    /// What it names does not exist: 404.
-    NotFound,
-    /// It exists already: 409.
-    Exists,
-    /// This node failed: 500.
-    Failed,
-    /// Not possible now, perhaps later: 503.
-    Unavailable,
-}
-
-impl Class {
-    /// The HTTP status.
-    #[must_use]
-    pub fn status(self) -> u16 {
-        match self {
-            Self::Invalid => 400,
-            Self::Refused => 403,
-            Self::NotFound => 404,
-            Self::Exists => 409,
-            Self::Failed => 500,
-            Self::Unavailable => 503,
-        }
-    }
-}
 
 /// An operation that was refused or failed; nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
+    /// What networks of every reach refuse.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The network cannot be made.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// The name is taken.
-    #[error("network with name {0} already exists")]
-    NameTaken(String),
     /// The VNI is pinned to another network, so that nobody could tell their frames apart.
     #[error("could not assign vxlan id {vni} to network {name}: network {other} has it")]
     VniTaken {
@@ -63,63 +29,6 @@ pub enum ClusterError {
         "network {0} is not encrypted and this node requires it (--require-encryption): create it with --opt encrypted"
     )]
     Clear(String),
-    /// No such network.
-    #[error("network {0} not found")]
-    NoNetwork(String),
-    /// Several networks could be meant.
-    #[error("network {name} is ambiguous ({matches} matches found {by})")]
-    Ambiguous {
-        /// What was asked for.
-        name: String,
-        /// How many there are.
-        matches: usize,
-        /// `on name` or `based on ID prefix`.
-        by: &'static str,
-    },
-    /// Endpoints are in it.
-    #[error("error while removing network: network {name} has active endpoints ({})", listed(.endpoints))]
-    Active {
-        /// The network.
-        name: String,
-        /// Names and ids of the endpoints.
-        endpoints: Vec<(String, EndpointId)>,
-    },
-    /// The sandbox is in the network already.
-    #[error("endpoint with name {sandbox} already exists in network {network}")]
-    Attached {
-        /// Name of the sandbox.
-        sandbox: String,
-        /// Name of the network.
-        network: String,
-    },
-    /// No such endpoint on this node.
-    #[error("endpoint {0} not found")]
-    NoEndpoint(EndpointId),
-    /// The MAC address is none an interface can have.
-    #[error("invalid MAC address {0}: it must be a unicast address")]
-    Mac(String),
-    /// The MAC address is in use in the network, on a node that is alive.
-    #[error("MAC address {mac} is in use in network {network} by {holder}")]
-    MacTaken {
-        /// The address.
-        mac: String,
-        /// Name of the network.
-        network: String,
-        /// Name of the sandbox that has it.
-        holder: String,
-    },
-    /// Aliases that are too many.
-    #[error("{0} aliases are too many: at most {max}", max = super::MAX_ALIASES)]
-    Aliases(usize),
-    /// No subnet holds the address.
-    #[error("invalid endpoint settings:\nno configured subnet contains IP address {0}")]
-    OutsideSubnets(IpAddr),
-    /// The address is in use or reserved.
-    #[error("Address already in use")]
-    AddressTaken,
-    /// The subnets have no free address left, on any node.
-    #[error("no available addresses on this pool")]
-    Exhausted,
     /// Free addresses are with nodes that do not answer.
     #[error("no address range of network {network} can be reached: {reason}; try again when it is back")]
     Unreachable {
@@ -195,32 +104,16 @@ impl ClusterError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Create(CreateError::Overlap | CreateError::Predefined(_)) => Class::Refused,
-            Self::Create(CreateError::Driver(_)) => Class::NotFound,
-            Self::Create(_)
-            | Self::Mac(_)
-            | Self::Aliases(_)
-            | Self::OutsideSubnets(_)
-            | Self::Ambiguous { .. }
-            | Self::SeveralNodes { .. } => Class::Invalid,
-            Self::NameTaken(_) => Class::Exists,
-            Self::NoNetwork(_)
-            | Self::NoEndpoint(_)
-            | Self::Removed(_)
-            | Self::NoToken(_)
-            | Self::NoNode(_) => Class::NotFound,
+            Self::Network(fault) => fault.class(),
+            Self::Create(fault) => fault.class(),
+            Self::SeveralNodes { .. } => Class::Invalid,
+            Self::Removed(_) | Self::NoToken(_) | Self::NoNode(_) => Class::NotFound,
             Self::NotAdmin(_)
             | Self::Itself
             | Self::NodeAlive(_)
             | Self::VniTaken { .. }
-            | Self::Clear(_)
-            | Self::Active { .. }
-            | Self::Attached { .. }
-            | Self::MacTaken { .. }
-            | Self::AddressTaken => Class::Refused,
-            Self::Unreachable { .. } | Self::Full(_) | Self::Exhausted | Self::Contested { .. } => {
-                Class::Unavailable
-            }
+            | Self::Clear(_) => Class::Refused,
+            Self::Unreachable { .. } | Self::Full(_) | Self::Contested { .. } => Class::Unavailable,
             Self::Storage(_)
             | Self::Left
             | Self::Clash
@@ -228,29 +121,5 @@ impl ClusterError {
             | Self::NoCluster
             | Self::Papers(_) => Class::Failed,
         }
-    }
-}
-
-fn listed(list: &[(String, EndpointId)]) -> String {
-    let shown: Vec<String> =
-        list.iter().map(|(name, id)| format!("name:{name:?} id:\"{}\"", id.short())).collect();
-    shown.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn active_endpoints_are_listed_as_docker_lists_them() {
-        let endpoints =
-            vec![("c1".to_owned(), EndpointId([0xab; 16])), ("c2".to_owned(), EndpointId([0; 16]))];
-        let error = ClusterError::Active { name: "n1".to_owned(), endpoints };
-        assert_eq!(
-            error.to_string(),
-            "error while removing network: network n1 has active endpoints \
-             (name:\"c1\" id:\"abababababab\", name:\"c2\" id:\"000000000000\")"
-        );
-        assert_eq!(error.class().status(), 403);
     }
 }

@@ -11,11 +11,12 @@ use weft_dataplane::wire::Vni;
 
 use super::grants::PoolState;
 use super::record::{DEFINITION, Endpoint, REMOVAL, Removal, hear, state};
-use super::{Cluster, ClusterError, ClusterEvent, ledger};
+use super::{Cluster, ClusterError, ClusterEvent};
 use crate::api::NetworkCreate;
 use crate::ipam::Owner;
+use crate::ledger;
 use crate::model::{EndpointId, NetworkId, NodeId};
-use crate::network::{Definition, MAX_DEFINITION, NetworkWish, Options};
+use crate::network::{Definition, MAX_DEFINITION, NetworkError, NetworkWish, Options, choose};
 use crate::reconcile::automatic_vni;
 use crate::storage::{Table, Write};
 use crate::timestamp::UnixMillis;
@@ -138,13 +139,11 @@ impl Cluster {
         self.check_room(MAX_DEFINITION)?;
         let names = self.names();
         if names.values().any(|name| name == wish.name().as_str()) {
-            return Err(ClusterError::NameTaken(wish.name().to_string()));
+            return Err(NetworkError::NameTaken(wish.name().to_string()).into());
         }
         self.check_vni(wish.name().as_str(), wish.options().vni, &names)?;
         let id = self.fresh_network_id();
-        let used: Vec<IpNet> =
-            self.networks.values().flat_map(|n| n.definition.subnets.iter().map(|s| s.prefix)).collect();
-        let definition = wish.define(id, self.me, self.now_wall(now), &used, &self.underlay())?;
+        let definition = wish.define(id, self.me, self.now_wall(now), &self.subnets(), &self.underlay())?;
         let statement = state(&self.identity, DEFINITION, &definition);
         let Some(network) = Network::open(id, &statement, self.me) else {
             return Err(ClusterError::Corrupt { what: "definition" });
@@ -155,6 +154,12 @@ impl Cluster {
         Ok(id)
     }
 
+    /// Subnets of every network.
+    #[must_use]
+    pub fn subnets(&self) -> Vec<IpNet> {
+        self.networks.values().flat_map(|n| n.definition.subnets.iter().map(|s| s.prefix)).collect()
+    }
+
     /// Removes a network for good, on every node.
     ///
     /// # Errors
@@ -162,13 +167,13 @@ impl Cluster {
     pub fn remove_network(&mut self, now: Instant, id: NetworkId) -> Result<(), ClusterError> {
         self.check_here()?;
         if !self.networks.contains_key(&id) {
-            return Err(ClusterError::NoNetwork(id.long()));
+            return Err(NetworkError::NoNetwork(id.long()).into());
         }
         let endpoints = self.endpoints_in_view(now, id);
         let attaching = self.attaching.values().any(|attaching| attaching.network() == id);
         if !endpoints.is_empty() || attaching {
             let name = self.names().remove(&id).unwrap_or_default();
-            return Err(ClusterError::Active { name, endpoints });
+            return Err(NetworkError::Active { name, endpoints }.into());
         }
         let removal = Removal { network: id, at: self.now_wall(now) };
         let statement = state(&self.identity, REMOVAL, &removal);
@@ -187,24 +192,9 @@ impl Cluster {
     /// # Errors
     /// None or several could be meant.
     pub fn resolve(&self, text: &str) -> Result<NetworkId, ClusterError> {
-        let by_id = self.networks.keys().find(|id| id.long() == text || id.to_string() == text);
-        if let Some(&id) = by_id {
-            return Ok(id);
-        }
-        if let Some((id, _)) = self.names().into_iter().find(|(_, name)| name == text) {
-            return Ok(id);
-        }
-        let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let begins = |id: &&NetworkId| hex && id.long().starts_with(&text.to_ascii_lowercase());
-        let found: Vec<NetworkId> = self.networks.keys().filter(begins).copied().collect();
-        match found[..] {
-            [id] => Ok(id),
-            [] => Err(ClusterError::NoNetwork(text.chars().take(80).collect())),
-            _ => {
-                let name = text.chars().take(80).collect();
-                Err(ClusterError::Ambiguous { name, matches: found.len(), by: "based on ID prefix" })
-            }
-        }
+        let names = self.names();
+        let all: Vec<_> = names.iter().map(|(id, name)| (*id, *id, name.as_str())).collect();
+        Ok(choose(&all, text)?)
     }
 
     /// Names as shown: of several networks of one name the oldest has it, the others add `~` and the beginning of

@@ -10,8 +10,9 @@ use super::attach::Refusal;
 use super::grants::{Grant, Grants, Heard, SignedGrant, Weighed};
 use super::record::{Answer, Call, Want, encode};
 use super::start::{grant_row, rest_key};
-use super::{Cluster, ClusterEvent, TICK, ledger};
+use super::{Cluster, ClusterEvent, TICK};
 use crate::ipam::{Claim, Owner, Pool, Range, Standing, block_size};
+use crate::ledger;
 use crate::model::{NetworkId, NodeId};
 use crate::storage::{StorageError, Table, Write};
 

@@ -136,7 +136,7 @@ impl Endpoint {
 
     /// Whether an endpoint can be like this; members are authenticated but need not be correct.
     fn is_sound(&self) -> bool {
-        self.mac().is_assignable() && self.ips.len() <= 2 && self.aliases.len() <= super::MAX_ALIASES
+        self.mac().is_assignable() && self.ips.len() <= 2 && self.aliases.len() <= crate::network::MAX_ALIASES
     }
 }
 

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 use super::attach::Own;
 use super::grants::{Grants, SignedGrant};
 use super::keys::Keys;
-use super::ledger::{self, Ledger};
 use super::networks::{Network, Removed};
 use super::papers::{Rooted, Trust};
 use super::record::{decode, encode};
@@ -21,11 +20,23 @@ use super::sealed::Sealed;
 use super::{Cluster, ClusterConfig, ClusterError, Dirty, JUDGE_EVERY, TICK};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::identity::Identity;
+use crate::ledger::{self, Ledger};
 use crate::model::{EndpointId, NetworkId};
 use crate::storage::{Storage, Table, Write};
 use crate::timestamp::UnixMillis;
 use crate::trust::Papers;
 
+/// Tables the cluster writes.
+const TABLES: [Table; 8] = [
+    Table::Node,
+    Table::Networks,
+    Table::Removed,
+    Table::Ranges,
+    Table::Endpoints,
+    Table::Quarantine,
+    Table::Peers,
+    Table::Trust,
+];
 pub(super) const BOOT_EPOCH: &[u8] = b"boot_epoch";
 /// Remembered addresses that are tried at start.
 const PEERS_TRIED: usize = 32;
@@ -52,7 +63,7 @@ impl Cluster {
         wall: UnixMillis,
     ) -> Result<Self, ClusterError> {
         let papers = Papers::load(&*storage)?.ok_or(ClusterError::NoCluster)?;
-        let mut ledger = Ledger::load(storage)?;
+        let mut ledger = Ledger::load(storage, &TABLES)?;
         let boot_epoch = boot_epoch(&ledger)?;
         ledger.commit("boot", vec![ledger::put(Table::Node, BOOT_EPOCH, encode(&boot_epoch))])?;
         // This generator's state shows all it ever gave: the keys of sessions do not come from it.

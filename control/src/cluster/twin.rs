@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Cluster, ClusterError, ClusterEvent, ledger, record, start};
+use super::{Cluster, ClusterError, ClusterEvent, record, start};
+use crate::ledger;
 use crate::model::NodeId;
 use crate::storage::Table;
 

@@ -14,6 +14,7 @@ mod seeds;
 pub use life::run;
 
 use super::joining::JoinError;
+use crate::local::Defaults;
 use crate::model::{Name, NodeId};
 use crate::trust::Settings;
 
@@ -76,6 +77,8 @@ pub struct AgentConfig {
     pub rekey_after: Duration,
     /// Packet workers, each with a queue pair and a thread of its own.
     pub workers: NonZeroUsize,
+    /// How the predefined network `bridge` is to be.
+    pub bridge: Defaults,
     /// Whether stopping also removes sandboxes, hidden namespaces and pins. Otherwise they stay for the next start:
     /// local traffic goes on, and cross-host traffic resumes with it.
     pub teardown_on_stop: bool,

@@ -4,18 +4,20 @@
 //! is kept open between plans, so a namespace ends when its pin goes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::kill::{self, Side};
-use super::namespace::{Namespace, NamespaceError, Pins, set_sysctl};
+use super::namespace::{Namespace, NamespaceError, Pins, read_sysctl, set_sysctl};
 use super::netlink::{Link, Links, NetlinkError, PortOptions, Veth};
 use super::process;
-use crate::driver::overlay::{Hidden, Observed, SeenLink, SeenPort, Setting};
+use crate::driver::overlay::{Hidden, Observed};
+use crate::driver::{SeenLink, SeenPort, Setting, bridge};
 use crate::model::{NetworkId, SandboxId};
-use crate::plan::{Perform, Place, Step};
+use crate::plan::{Perform, Place, PortRole, Step};
 
 mod guards;
 
@@ -36,6 +38,9 @@ pub(crate) enum KernelError {
     /// The TAP, or the dataplane that serves it.
     #[error("cannot open the uplink: {0}")]
     Uplink(String),
+    /// What only namespaces of ours have is asked of the host's.
+    #[error("{0} has no pin")]
+    Unpinned(Place),
     /// A sandbox that nobody told of.
     #[error("sandbox {} has no name here", .0.short())]
     Unnamed(SandboxId),
@@ -63,6 +68,7 @@ pub(crate) trait Carrier: Send {
 /// The kernel of this host, as the agent uses it.
 pub(crate) struct Kernel {
     pins: Pins,
+    host: Namespace,
     runtime: tokio::runtime::Runtime,
     carrier: Box<dyn Carrier>,
     uplinks: BTreeMap<NetworkId, Vni>,
@@ -90,14 +96,17 @@ pub(crate) fn network_of_pin(pin: &str) -> Option<NetworkId> {
 }
 
 impl Kernel {
-    /// A kernel whose namespaces are pinned in `pins` and whose uplinks `carrier` serves.
+    /// A kernel whose namespaces are pinned in `pins`, whose host is the calling thread's namespace and whose uplinks
+    /// `carrier` serves.
     ///
     /// # Errors
     /// No descriptors for netlink's event loop.
     pub(crate) fn new(pins: Pins, carrier: Box<dyn Carrier>) -> std::io::Result<Self> {
+        let host = Namespace::current().map_err(std::io::Error::other)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (uplinks, names, opened) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { pins, runtime, carrier, uplinks, names, opened, guards: Guards::default(), fail_in: None })
+        let guards = Guards::default();
+        Ok(Self { pins, host, runtime, carrier, uplinks, names, opened, guards, fail_in: None })
     }
 
     /// Ends it: uplinks go with the dataplane, pins stay.
@@ -148,8 +157,7 @@ impl Kernel {
 
     /// Frames that bridges' guards have dropped, by reason.
     pub(crate) fn guard_drops(&self) -> BTreeMap<String, u64> {
-        let namespaces: Vec<_> =
-            self.guards.tables().filter_map(|network| self.open(Place::Hidden(network)).ok()).collect();
+        let namespaces: Vec<_> = self.guards.tables().filter_map(|at| self.open(at).ok()).collect();
         self.guards.drops(namespaces.iter())
     }
 
@@ -168,12 +176,13 @@ impl Kernel {
         match at {
             Place::Hidden(network) => Ok(hidden_pin(network)),
             Place::Sandbox(id) => self.names.get(&id).cloned().ok_or(KernelError::Unnamed(id)),
+            Place::Host => Err(KernelError::Unpinned(at)),
         }
     }
 
     /// Whether the namespace is there.
     pub(crate) fn has(&self, at: Place) -> bool {
-        self.pin_of(at).is_ok_and(|pin| self.pins.find(&pin).is_ok())
+        self.open(at).is_ok()
     }
 
     /// Opens the namespace.
@@ -181,7 +190,10 @@ impl Kernel {
     /// # Errors
     /// It is not there.
     pub(crate) fn open(&self, at: Place) -> Result<Namespace, KernelError> {
-        Ok(self.pins.find(&self.pin_of(at)?)?)
+        match at {
+            Place::Host => Ok(self.host.try_clone()?),
+            Place::Hidden(_) | Place::Sandbox(_) => Ok(self.pins.find(&self.pin_of(at)?)?),
+        }
     }
 
     /// Processes in the sandbox, at most `most` of them.
@@ -193,7 +205,7 @@ impl Kernel {
 
     fn enter(&mut self, at: Place) -> Result<(), KernelError> {
         if !self.opened.contains_key(&at) {
-            let namespace = self.pins.find(&self.pin_of(at)?)?;
+            let namespace = self.open(at)?;
             let _context = self.runtime.enter();
             let links = Links::open(&namespace)?;
             self.opened.insert(at, (namespace, links));
@@ -224,7 +236,8 @@ impl Kernel {
             // Somebody took the namespace away under the uplink, which holds no more than itself.
             self.carrier.close(vni);
         }
-        let (uplink, guard) = (self.uplinks.get(&network).copied(), self.guards.loaded(network).cloned());
+        let (uplink, guard) =
+            (self.uplinks.get(&network).copied(), self.guards.loaded(Place::Hidden(network)).cloned());
         let hidden = links.map(|links| Hidden { links, uplink, guard });
         let mut observed = Observed { hidden, ..Observed::default() };
         for sandbox in sandboxes {
@@ -233,6 +246,46 @@ impl Kernel {
             }
         }
         Ok(observed)
+    }
+
+    /// What is there of bridges of the host and in `sandboxes`.
+    ///
+    /// # Errors
+    /// The kernel did not answer; a namespace that is not there is no error.
+    pub(crate) fn observe_host(
+        &mut self,
+        sandboxes: impl IntoIterator<Item = SandboxId>,
+    ) -> Result<bridge::Observed, KernelError> {
+        let links = self.links(Place::Host)?.unwrap_or_default();
+        let guard = self.guards.loaded(Place::Host).cloned();
+        // A kernel without IPv6 forwards none.
+        let forwards = |key: &str| read_sysctl(&self.host, key).is_ok_and(|value| value.trim() != "0");
+        let forwarding = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].map(forwards);
+        let mut observed = bridge::Observed { links, guard, forwarding, ..Default::default() };
+        for sandbox in sandboxes {
+            if let Some(links) = self.links(Place::Sandbox(sandbox))? {
+                observed.sandboxes.insert(sandbox, links);
+            }
+        }
+        Ok(observed)
+    }
+
+    /// Prefixes that the host's routes lead to.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub(crate) fn routed(&mut self) -> Result<Vec<IpNet>, KernelError> {
+        let (_, links, runtime) = self.inside(Place::Host)?;
+        Ok(runtime.block_on(links.routed())?)
+    }
+
+    /// The default routes of a sandbox: next hop and link.
+    ///
+    /// # Errors
+    /// The kernel did not answer, or there is no such sandbox.
+    pub(crate) fn default_routes(&mut self, at: Place) -> Result<Vec<(IpAddr, String)>, KernelError> {
+        let (_, links, runtime) = self.inside(at)?;
+        Ok(runtime.block_on(links.default_routes())?)
     }
 
     /// Links in a namespace, or nothing where there is no such namespace.
@@ -253,9 +306,7 @@ impl Kernel {
                 self.pins.pin(&pin, &Namespace::create()?)?;
             }
             Step::RemoveNamespace { at } => {
-                if let Place::Hidden(network) = at {
-                    self.guards.retire(*network, self.open(*at).ok().as_ref());
-                }
+                self.guards.retire(*at, self.open(*at).ok().as_ref());
                 self.opened.remove(at);
                 self.pins.remove(&self.pin_of(*at)?)?;
             }
@@ -271,9 +322,7 @@ impl Kernel {
             Step::Guard { at, guard } => {
                 self.enter(*at)?;
                 let (namespace, _) = self.opened.get(at).expect("it has just been opened");
-                if let Place::Hidden(network) = at {
-                    self.guards.load(*network, namespace, guard);
-                }
+                self.guards.load(*at, namespace, guard);
             }
             Step::OpenUplink { at, name, vni, sealed } => self.open_uplink(*at, name, *vni, *sealed)?,
             Step::CloseUplink { at: Place::Hidden(network) } => {
@@ -282,26 +331,29 @@ impl Kernel {
                 }
             }
             Step::CloseUplink { .. } => {}
-            Step::AddVeth { at, name, peer_at, peer, mac, mtu } => {
+            Step::AddVeth { at, name, near, peer_at, peer, mac, mtu } => {
                 self.enter(*peer_at)?;
                 self.enter(*at)?;
                 let opened = "it has just been opened";
                 let (_, links) = self.opened.get(at).expect(opened);
                 let (namespace, _) = self.opened.get(peer_at).expect(opened);
-                let veth = Veth { name, peer, namespace, mac: Some(*mac), mtu: (*mtu).into() };
+                let (near, mac, mtu) = (*near, Some(*mac), (*mtu).into());
+                let veth = Veth { name, near, peer, namespace, mac, mtu };
                 self.runtime.block_on(links.add_veth(veth))?;
             }
-            Step::AddBridge { at, name } => {
+            Step::AddBridge { at, name, mac } => {
                 let (_, links, runtime) = self.inside(*at)?;
-                runtime.block_on(links.add_bridge(name))?;
+                runtime.block_on(links.add_bridge(name, *mac))?;
             }
             Step::DeleteLink { at, name } => {
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.delete(name))?;
             }
-            Step::Enslave { at, name, bridge, flood } => {
+            Step::Enslave { at, name, bridge, role } => {
                 let (_, links, runtime) = self.inside(*at)?;
-                let options = PortOptions { learning: false, flood: *flood, locked: Some(!*flood) };
+                let flood = *role == PortRole::Uplink;
+                let (locked, isolated) = (Some(!flood), *role == PortRole::Isolated);
+                let options = PortOptions { learning: false, flood, locked, isolated };
                 runtime.block_on(links.enslave(name, bridge, options))?;
             }
             Step::PinMac { at, port, mac } => {
@@ -319,6 +371,10 @@ impl Kernel {
             Step::DeleteAddress { at, name, address } => {
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.delete_address(name, *address))?;
+            }
+            Step::SetDefaultRoute { at, name, via } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.set_default_route(name, *via))?;
             }
             Step::Tell { at, name, mac } => {
                 let (_, links, runtime) = self.inside(*at)?;
@@ -406,10 +462,10 @@ impl Found {
     }
 
     fn port(&self, link: &Link) -> Option<SeenPort> {
-        let PortOptions { learning, flood, locked } = link.port?;
+        let PortOptions { learning, flood, locked, isolated } = link.port?;
         let bridge = self.links.iter().find(|other| link.controller == Some(other.index))?.name.clone();
         let pinned = self.pinned.iter().filter(|(index, _)| *index == link.index).map(|(_, mac)| *mac);
-        Some(SeenPort { bridge, learning, flood, locked, pinned: pinned.collect() })
+        Some(SeenPort { bridge, learning, flood, locked, isolated, pinned: pinned.collect() })
     }
 }
 

@@ -5,7 +5,7 @@
 //! have no such points.
 
 /// Promises made durable: the steps of [`Storage::commit`](crate::storage::Storage::commit).
-const PROMISES: [&str; 14] = [
+const PROMISES: [&str; 18] = [
     "boot",
     "network-create",
     "network-learn",
@@ -17,6 +17,10 @@ const PROMISES: [&str; 14] = [
     "range-leave",
     "range-wake",
     "peers",
+    "local-network-create",
+    "local-network-remove",
+    "local-endpoint-attach",
+    "local-endpoint-detach",
     "sandbox-create",
     "sandbox-interface",
     "sandbox-remove",

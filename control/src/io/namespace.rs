@@ -361,6 +361,15 @@ pub fn set_sysctl(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     })?
 }
 
+/// Reads `/proc/sys/{key}` as seen inside `namespace`.
+///
+/// # Errors
+/// No such setting ([`NamespaceError::is_missing`]).
+pub fn read_sysctl(namespace: &Namespace, key: &str) -> Result<String> {
+    let path = format!("/proc/sys/{key}");
+    namespace.run(|| fs::read_to_string(&path).map_err(failed(format!("read {key}"))))?
+}
+
 /// Gives the calling thread a mount namespace whose `/proc/sys` is the kernel's own.
 fn uncover_proc_sys() -> Result<()> {
     let none = None::<&str>;

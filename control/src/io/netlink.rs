@@ -13,7 +13,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
     RouteMessageBuilder,
@@ -81,6 +81,8 @@ pub struct PortOptions {
     /// Takes frames only from addresses that are pinned to it; absent where the kernel cannot (before 5.18), or to
     /// leave it as it is.
     pub locked: Option<bool>,
+    /// Reaches no other such port.
+    pub isolated: bool,
 }
 
 /// A veth pair to be made: `name` here, `peer` in another namespace.
@@ -88,6 +90,8 @@ pub struct PortOptions {
 pub struct Veth<'a> {
     /// Name of the near end.
     pub name: &'a str,
+    /// Address of the near end; the kernel picks one if absent.
+    pub near: Option<MacAddr>,
     /// Name of the far end.
     pub peer: &'a str,
     /// Namespace of the far end.
@@ -176,11 +180,14 @@ impl Links {
     ///
     /// # Errors
     /// The name is taken, or the kernel has no bridges.
-    pub async fn add_bridge(&self, name: &str) -> Result<()> {
-        let message = LinkMessageBuilder::<LinkBridge>::new(name)
+    pub async fn add_bridge(&self, name: &str, mac: Option<MacAddr>) -> Result<()> {
+        let mut message = LinkMessageBuilder::<LinkBridge>::new(name)
             .stp_state(BridgeStpState::Disabled)
-            .mcast_snooping(false)
-            .build();
+            .mcast_snooping(false);
+        if let Some(mac) = mac {
+            message = message.address(mac.0.to_vec());
+        }
+        let message = message.build();
         self.handle.link().add(message).execute().await.map_err(failed(format!("make bridge {name}")))
     }
 
@@ -196,11 +203,14 @@ impl Links {
         if let Some(mac) = veth.mac {
             far = far.address(mac.0.to_vec());
         }
-        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        let mut near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(veth.name)
             .mtu(veth.mtu)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(far.build())))
-            .build();
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far.build())));
+        if let Some(mac) = veth.near {
+            near = near.address(mac.0.to_vec());
+        }
+        let message = near.build();
         let attempt = format!("make veth pair {} – {}", veth.name, veth.peer);
         self.handle.link().add(message).execute().await.map_err(failed(attempt))
     }
@@ -311,8 +321,10 @@ impl Links {
         let controller = self.index(bridge).await?;
         let attempt = format!("add {name} to bridge {bridge}");
         self.change(name, attempt.clone(), |link| link.controller(controller)).await?;
-        let mut port =
-            LinkBridgePort::new(self.index(name).await?).learning(options.learning).flood(options.flood);
+        let mut port = LinkBridgePort::new(self.index(name).await?)
+            .learning(options.learning)
+            .flood(options.flood)
+            .isolated(options.isolated);
         if let Some(locked) = options.locked {
             port = port.locked(locked);
         }
@@ -418,6 +430,60 @@ impl Links {
             .map_err(failed(format!("route {to} via {via}")))
     }
 
+    /// Makes `via`, reached by the link `name`, the next hop of its family's default route, whatever that was before.
+    ///
+    /// # Errors
+    /// No such link, or `via` is not reachable by it.
+    pub async fn set_default_route(&self, name: &str, via: IpAddr) -> Result<()> {
+        let attempt = format!("set the default route via {via} by {name}");
+        let wrong = |fault| NetlinkError { attempt: attempt.clone(), source: io::Error::other(fault) };
+        let any = if via.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let route = RouteMessageBuilder::<IpAddr>::new().output_interface(self.index(name).await?);
+        let route = route.destination_prefix(any, 0).map_err(wrong)?.gateway(via).map_err(wrong)?;
+        let request = self.handle.route().add(route.build()).replace();
+        request.execute().await.map_err(failed(attempt.clone()))
+    }
+
+    /// The default routes: next hop and name of the link.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn default_routes(&self) -> Result<Vec<(IpAddr, String)>> {
+        let routes = self.routes().await?;
+        let links = self.list().await?;
+        let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
+        let named = |route: &RouteMessage| {
+            let (via, index) = (seen::next_hop(route)?, seen::output(route)?);
+            Some((via, links.iter().find(|link| link.index == index)?.name.clone()))
+        };
+        Ok(default.filter_map(named).collect())
+    }
+
+    /// Prefixes that routes of the main table lead to, default routes left out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn routed(&self) -> Result<Vec<IpNet>> {
+        Ok(self.routes().await?.iter().filter_map(seen::destination).collect())
+    }
+
+    /// Routes of the main table.
+    async fn routes(&self) -> Result<Vec<RouteMessage>> {
+        let mut all = Vec::new();
+        for message in [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), v6_routes()] {
+            let found: Vec<_> = self
+                .handle
+                .route()
+                .get(message)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed("list routes"))?;
+            all.extend(found.into_iter().filter(seen::is_main));
+        }
+        Ok(all)
+    }
+
     /// Name of the link the default route leaves by, IPv4's before IPv6's.
     ///
     /// # Errors
@@ -469,6 +535,6 @@ impl Links {
     }
 }
 
-fn v6_routes() -> netlink_packet_route::route::RouteMessage {
+fn v6_routes() -> RouteMessage {
     RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()
 }

@@ -19,13 +19,18 @@ use weft_dataplane::wire::{MacAddr, Vni};
 use super::process;
 use super::server::{Answer, Refusal};
 use super::worker::{Purpose, Worker};
-use crate::cluster::{Attach, Cluster, ClusterError, ClusterEvent, Lease, Ticket};
-use crate::driver::overlay::{Wanted, WantedEndpoint};
+use crate::catalog::{self, Reach};
+use crate::cluster::{Cluster, ClusterError, ClusterEvent, Ticket};
+use crate::driver::WantedEndpoint;
+use crate::driver::overlay::Wanted;
+use crate::local::{Local, LocalError};
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::network::{Attach, Lease, NetworkError, OwnEndpoint};
 use crate::publish::Publishing;
 use crate::sandbox::{self, SandboxError, Sandboxes};
 use crate::storage::{Storage, StorageError, Table, Write};
 
+mod bridges;
 mod calls;
 mod connect;
 mod errand;
@@ -63,6 +68,7 @@ pub(crate) struct NodeCounters {
 /// The agent's state.
 pub(crate) struct Node {
     pub(crate) cluster: Cluster,
+    pub(crate) local: Local,
     storage: Arc<dyn Storage>,
     sandboxes: Sandboxes,
     publishing: Publishing,
@@ -134,6 +140,20 @@ impl From<ClusterError> for Refusal {
     }
 }
 
+impl From<NetworkError> for Refusal {
+    fn from(fault: NetworkError) -> Self {
+        ClusterError::from(fault).into()
+    }
+}
+
+impl From<LocalError> for Refusal {
+    fn from(fault: LocalError) -> Self {
+        let status =
+            StatusCode::from_u16(fault.class().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, super::server::explain(&fault))
+    }
+}
+
 impl From<SandboxError> for Refusal {
     fn from(fault: SandboxError) -> Self {
         let status = match fault {
@@ -164,6 +184,7 @@ fn answer(reply: Reply, outcome: Result<Answer, Refusal>) {
 impl Node {
     pub(crate) fn new(
         cluster: Cluster,
+        local: Local,
         storage: Arc<dyn Storage>,
         (sandboxes, publishing): (Sandboxes, Publishing),
         worker: Worker,
@@ -173,6 +194,7 @@ impl Node {
     ) -> Self {
         Self {
             cluster,
+            local,
             storage,
             sandboxes,
             publishing,
@@ -214,6 +236,30 @@ impl Node {
 
     fn commit(&self, step: &'static str, writes: &[Write]) -> Result<(), StorageError> {
         self.storage.commit(step, writes)
+    }
+
+    /// The network a user means.
+    fn resolve(&self, text: &str) -> Result<Reach, NetworkError> {
+        catalog::resolve(&self.cluster, &self.local, text)
+    }
+
+    /// The network of the cluster a user means.
+    fn resolve_overlay(&self, text: &str) -> Result<NetworkId, Refusal> {
+        match self.resolve(text)? {
+            Reach::Cluster(id) => Ok(id),
+            Reach::Local(_) => Err(bad_request(format!("network {text} is not an overlay network"))),
+        }
+    }
+
+    /// Name of a network of either reach.
+    fn name_of(&self, network: NetworkId) -> String {
+        let local = self.local.definition(network).map(|definition| definition.name.to_string());
+        local.or_else(|| self.cluster.names().remove(&network)).unwrap_or_else(|| network.short())
+    }
+
+    /// Endpoints of this node in networks of either reach.
+    fn own_endpoints(&self) -> impl Iterator<Item = OwnEndpoint> + '_ {
+        self.cluster.own_endpoints().chain(self.local.own_endpoints())
     }
 
     /// Takes in what the cluster has decided.
@@ -324,7 +370,7 @@ fn wish(
     sandbox: &sandbox::Sandbox,
     config: &crate::api::EndpointConfig,
 ) -> Result<Attach, Refusal> {
-    let crate::api::EndpointConfig { ipam_config, mac_address, aliases } = config;
+    let crate::api::EndpointConfig { ipam_config, mac_address, aliases, .. } = config;
     let mac = match mac_address.as_str() {
         "" => None,
         text => Some(

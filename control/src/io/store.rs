@@ -186,6 +186,8 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
         Table::Trust => "trust",
         Table::Ring => "ring",
         Table::Ports => "ports",
+        Table::LocalNetworks => "local_networks",
+        Table::LocalEndpoints => "local_endpoints",
     })
 }
 

@@ -4,6 +4,7 @@
 //! that happens to the kernel happens in the order it was decided.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -13,9 +14,10 @@ use super::kernel::{Kernel, KernelError};
 use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
-use crate::driver::overlay::{Piece, Wanted, free_interface, pieces};
-use crate::model::{EndpointId, SandboxId};
-use crate::plan::{Failure, Step, run};
+use crate::driver::overlay::{Wanted, pieces};
+use crate::driver::{Piece, SeenLink, WantedEndpoint, bridge, free_interface};
+use crate::model::{EndpointId, NetworkId, SandboxId};
+use crate::plan::{Failure, Place, Plan, Step, run};
 
 /// What the loop does once the kernel has done its part.
 pub(crate) type Next = Box<dyn FnOnce(&mut Node) + Send>;
@@ -33,6 +35,8 @@ pub(crate) struct Bench {
 pub(crate) struct Fresh {
     pub(crate) endpoint: EndpointId,
     pub(crate) taken: Vec<String>,
+    /// What the interface's name begins with.
+    pub(crate) prefix: String,
 }
 
 /// What settling is for: only what fails of that is its failure, what fails of other endpoints is a warning.
@@ -42,8 +46,16 @@ pub(crate) enum Purpose {
     All,
     /// What is no longer wanted.
     Removal,
+    /// A network of this host that is being made.
+    Network(NetworkId),
     /// An endpoint that is being attached.
     Fresh(Fresh),
+}
+
+impl Purpose {
+    fn fresh(&self) -> Option<&Fresh> {
+        if let Self::Fresh(fresh) = self { Some(fresh) } else { None }
+    }
 }
 
 /// What settling came to.
@@ -67,16 +79,64 @@ impl Bench {
         let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
         let observed = self.kernel.observe(wanted.network, sandboxes);
         let observed = observed.map_err(|fault| explain(&fault))?;
+        let interface = self.name(&mut wanted.endpoints, &observed.sandboxes, purpose.fresh())?;
+        let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
+        self.finish(&pieces(&wanted, &observed), &purpose, interface)
+    }
+
+    /// As [`Bench::settle`], for the bridges of the host. Only where it is for everything, all sandboxes are looked at.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub(crate) fn settle_bridges(
+        &mut self,
+        mut wanted: bridge::Wanted,
+        purpose: Purpose,
+    ) -> Result<Settled, String> {
+        let concerned = |endpoint: &&WantedEndpoint| match &purpose {
+            Purpose::All => true,
+            Purpose::Removal | Purpose::Network(_) => false,
+            Purpose::Fresh(fresh) => fresh.endpoint == endpoint.id,
+        };
+        let endpoints = wanted.bridges.iter().flat_map(|bridge| &bridge.endpoints);
+        let sandboxes: Vec<_> = endpoints.filter(concerned).map(|endpoint| endpoint.sandbox).collect();
+        let observed = self.kernel.observe_host(sandboxes).map_err(|fault| explain(&fault))?;
         let mut interface = None;
-        let fresh = if let Purpose::Fresh(fresh) = &purpose { Some(fresh) } else { None };
-        for endpoint in &mut wanted.endpoints {
-            if let Some(Fresh { taken, .. }) = fresh.filter(|fresh| fresh.endpoint == endpoint.id) {
-                let there = observed.sandboxes.get(&endpoint.sandbox);
-                let there = there.ok_or("the sandbox's namespace is gone")?;
+        for bridge in &mut wanted.bridges {
+            let named = self.name(&mut bridge.endpoints, &observed.sandboxes, purpose.fresh())?;
+            interface = interface.or(named);
+        }
+        for (network, fault) in wanted.faults(&observed) {
+            let bridge = wanted.bridges.iter().find(|bridge| bridge.network == network);
+            let fresh = purpose.fresh().map(|fresh| fresh.endpoint);
+            let has = |endpoint: &WantedEndpoint| Some(endpoint.id) == fresh;
+            let concerned = matches!(purpose, Purpose::Network(made) if made == network)
+                || bridge.is_some_and(|bridge| bridge.endpoints.iter().any(has));
+            if concerned {
+                return Err(fault.to_string());
+            }
+            tracing::warn!(%network, %fault, "a bridge is left alone");
+        }
+        let focus = purpose.fresh().map(|fresh| fresh.endpoint);
+        self.finish(&bridge::pieces(&wanted, &observed, focus), &purpose, interface)
+    }
+
+    /// Gives endpoints without an interface name theirs, and leaves out those that have none to get; tells the fresh
+    /// one's.
+    fn name(
+        &mut self,
+        endpoints: &mut Vec<WantedEndpoint>,
+        sandboxes: &BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
+        fresh: Option<&Fresh>,
+    ) -> Result<Option<(SandboxId, String)>, String> {
+        let mut interface = None;
+        for endpoint in endpoints.iter_mut() {
+            if let Some(Fresh { taken, prefix, .. }) = fresh.filter(|fresh| fresh.endpoint == endpoint.id) {
+                let there = sandboxes.get(&endpoint.sandbox).ok_or("the sandbox's namespace is gone")?;
                 let picked = self.picked.values().filter(|(sandbox, _)| *sandbox == endpoint.sandbox);
                 let picked = picked.map(|(_, name)| name);
-                endpoint.interface =
-                    free_interface(there.keys().chain(taken).chain(picked).map(String::as_str));
+                let taken = there.keys().chain(taken).chain(picked).map(String::as_str);
+                endpoint.interface = free_interface(prefix, taken);
                 interface = Some((endpoint.sandbox, endpoint.interface.clone()));
             } else if endpoint.interface.is_empty() {
                 endpoint.interface =
@@ -85,19 +145,50 @@ impl Bench {
                 self.picked.remove(&endpoint.id);
             }
         }
-        wanted.endpoints.retain(|endpoint| !endpoint.interface.is_empty());
-        let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
-        let pieces = pieces(&wanted, &observed);
-        let outcome = self.carry_out(&pieces, &purpose);
+        endpoints.retain(|endpoint| !endpoint.interface.is_empty());
+        Ok(interface)
+    }
+
+    fn finish(
+        &mut self,
+        pieces: &[Piece],
+        purpose: &Purpose,
+        interface: Option<(SandboxId, String)>,
+    ) -> Result<Settled, String> {
+        let outcome = self.carry_out(pieces, purpose);
         self.kernel.close_all();
         outcome?;
-        if let (Some(fresh), Some(interface)) = (fresh, &interface) {
+        if let (Some(fresh), Some(interface)) = (purpose.fresh(), &interface) {
             self.picked.insert(fresh.endpoint, interface.clone());
         }
         // A guard is loaded again from time to time without need.
         let steps = pieces.iter().flat_map(|piece| &piece.plan.0);
         let steps = steps.filter(|step| !matches!(step, Step::Guard { .. })).count();
         Ok(Settled { interface: interface.map(|(_, name)| name), steps })
+    }
+
+    /// Brings a sandbox's default routes to what is wanted: link and next hop of each.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub(crate) fn settle_routes(
+        &mut self,
+        sandbox: SandboxId,
+        wanted: &[(String, IpAddr)],
+    ) -> Result<usize, String> {
+        let at = Place::Sandbox(sandbox);
+        if wanted.is_empty() || !self.kernel.has(at) {
+            return Ok(0);
+        }
+        let there = self.kernel.default_routes(at).map_err(|fault| explain(&fault))?;
+        let missing =
+            wanted.iter().filter(|(link, via)| !there.iter().any(|(hop, by)| hop == via && by == link));
+        let step =
+            |(name, via): &(String, IpAddr)| Step::SetDefaultRoute { at, name: name.clone(), via: *via };
+        let plan = Plan(missing.map(step).collect());
+        let outcome = run(&plan, &mut self.kernel).map_err(|failure| word(&failure));
+        self.kernel.close_all();
+        outcome.map(|()| plan.0.len())
     }
 
     /// Carries out each piece that can be. What is wrong in one sandbox is not the fault of who attaches or detaches
@@ -110,7 +201,7 @@ impl Bench {
             let Some(endpoint) = piece.endpoint else { return Err(failure) };
             let concerned = match purpose {
                 Purpose::All => true,
-                Purpose::Removal => false,
+                Purpose::Removal | Purpose::Network(_) => false,
                 Purpose::Fresh(fresh) => fresh.endpoint == endpoint,
             };
             if concerned {

@@ -56,6 +56,12 @@ impl Space {
         self.subnet
     }
 
+    /// Where automatic addresses come from; reserved ones are in it.
+    #[must_use]
+    pub fn automatic(&self) -> Range {
+        self.automatic
+    }
+
     /// Addresses that can be handed out automatically.
     #[must_use]
     pub fn automatic_count(&self) -> u128 {

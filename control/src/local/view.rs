@@ -29,6 +29,10 @@ pub struct BridgeView {
     pub masquerade: bool,
     /// Address that ports are published on where none is given.
     pub host_binding: Option<IpAddr>,
+    /// Whether the bridge has no IPv4 address of its own.
+    pub inhibit_ipv4: bool,
+    /// Largest packet, octets.
+    pub mtu: u16,
     /// What is attached to it here, in order of ids.
     pub endpoints: Vec<EndpointView>,
 }

@@ -1,11 +1,13 @@
 //! From a user's wishes to a definition.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::options::{MIN_MTU_V6, OptionError, Options, in_one_spelling};
-use super::pools::{default_gateway, free_ipv4, unique_local};
+use super::pools::{default_gateway, free_global, unique_local};
 use super::validate::{self, SubnetWish};
-use super::{Definition, Subnet};
+use super::{Class, Definition, Subnet};
 use crate::api::{IpamConfig, NetworkCreate};
 use crate::ipam::number;
 use crate::model::{InvalidName, Name, NetworkId, NodeId};
@@ -24,7 +26,9 @@ pub enum CreateError {
     #[error("operation is not permitted on predefined {0} network ")]
     Predefined(Name),
     /// No such driver here.
-    #[error("could not find plugin {0} in v1 plugin registry: plugin not found: weft has the driver overlay")]
+    #[error(
+        "could not find plugin {0} in v1 plugin registry: plugin not found: weft has the drivers bridge and overlay"
+    )]
     Driver(String),
     /// No such address manager here.
     #[error("invalid IPAM driver {0:?}: weft has the driver default")]
@@ -41,9 +45,9 @@ pub enum CreateError {
     /// No default pool is left.
     #[error(
         "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the \
-         network: 10.0.0.0/8 is in use"
+         network: {0} is in use"
     )]
-    NoPool,
+    NoPool(&'static str),
     /// The gateway is given to another.
     #[error("failed to allocate gateway ({0}): Address already in use")]
     Gateway(std::net::IpAddr),
@@ -55,13 +59,107 @@ pub enum CreateError {
     TooBig(usize),
 }
 
-/// A user's wishes, each text understood; what is left open depends on the networks that exist.
+impl CreateError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Overlap | Self::Predefined(_) => Class::Refused,
+            Self::Driver(_) => Class::NotFound,
+            _ => Class::Invalid,
+        }
+    }
+}
+
+/// What a user may wish of a network whatever its driver, each text understood.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) name: Name,
+    pub(crate) subnets: Vec<SubnetWish>,
+    pub(crate) ipv6: bool,
+    pub(crate) internal: bool,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Wish {
+    /// Reads a request; its driver and that one's options are left to who knows them.
+    ///
+    /// # Errors
+    /// The user's fault, in Docker's words where Docker has some.
+    pub(crate) fn parse(request: NetworkCreate) -> Result<Self, CreateError> {
+        let name = admit_name(&request.name)?;
+        if !["", "default"].contains(&request.ipam.driver.as_str()) {
+            return Err(CreateError::IpamDriver(shortened(&request.ipam.driver)));
+        }
+        let subnets = validate::subnets(&request.ipam.config)?;
+        let ipv6 = request.enable_ipv6 || subnets.iter().any(|wish| wish.prefix.addr().is_ipv6());
+        let NetworkCreate { internal, options, labels, .. } = request;
+        Ok(Self { name, subnets, ipv6, internal, options, labels })
+    }
+
+    /// The subnets: those asked for, an IPv4 one where none was, and an IPv6 one where only the family was. `free`
+    /// finds an IPv4 one of a length, beside those in use, where any will do.
+    ///
+    /// # Errors
+    /// A subnet overlaps one in `used`, or nothing is free.
+    pub(crate) fn place(
+        &self,
+        id: NetworkId,
+        used: &[IpNet],
+        free: impl Fn(Option<u8>, &[IpNet]) -> Result<IpNet, CreateError>,
+    ) -> Result<Vec<Subnet>, CreateError> {
+        let mut taken = used.to_vec();
+        let mut subnets = Vec::new();
+        for wish in self.with_defaults(id) {
+            let prefix = match wish.prefix {
+                IpNet::V4(any) if wish.is_any() => {
+                    free(Some(any.prefix_len()).filter(|&len| len != 0), &taken)?
+                }
+                IpNet::V6(_) if wish.is_any() => unique_local(id),
+                prefix if taken.iter().any(|&other| validate::overlap(other, prefix)) => {
+                    return Err(CreateError::Overlap);
+                }
+                prefix => prefix,
+            };
+            taken.push(prefix);
+            subnets.push(complete(wish, prefix)?);
+        }
+        Ok(subnets)
+    }
+
+    fn with_defaults(&self, id: NetworkId) -> Vec<SubnetWish> {
+        let any =
+            |prefix| SubnetWish { prefix, ip_range: None, gateway: None, auxiliary: Default::default() };
+        let mut wishes = self.subnets.clone();
+        if !wishes.iter().any(|wish| wish.prefix.addr().is_ipv4()) {
+            wishes.insert(0, any(IpNet::V4(ipnet::Ipv4Net::default())));
+        }
+        if self.ipv6 && !wishes.iter().any(|wish| wish.prefix.addr().is_ipv6()) {
+            wishes.push(any(unique_local(id)));
+        }
+        wishes
+    }
+}
+
+/// A name that a user's network may have.
+///
+/// # Errors
+/// It is none, or kept for a built-in network.
+pub(crate) fn admit_name(text: &str) -> Result<Name, CreateError> {
+    let name: Name = text.parse()?;
+    if PREDEFINED.contains(&name.as_str()) { Err(CreateError::Predefined(name)) } else { Ok(name) }
+}
+
+/// A user's text in an error, bounded.
+pub(crate) fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// A user's wishes for a network of the cluster; what is left open depends on the networks that exist.
 #[derive(Debug, Clone)]
 pub struct NetworkWish {
-    name: Name,
-    subnets: Vec<SubnetWish>,
-    ipv6: bool,
-    request: NetworkCreate,
+    wish: Wish,
     options: Options,
 }
 
@@ -71,29 +169,21 @@ impl NetworkWish {
     /// # Errors
     /// The user's fault, in Docker's words where Docker has some.
     pub fn parse(request: NetworkCreate) -> Result<Self, CreateError> {
-        let name: Name = request.name.parse()?;
-        if PREDEFINED.contains(&name.as_str()) {
-            return Err(CreateError::Predefined(name));
-        }
         if !["", "overlay"].contains(&request.driver.as_str()) {
-            return Err(CreateError::Driver(request.driver.chars().take(80).collect()));
-        }
-        if !["", "default"].contains(&request.ipam.driver.as_str()) {
-            return Err(CreateError::IpamDriver(request.ipam.driver.chars().take(80).collect()));
+            return Err(CreateError::Driver(shortened(&request.driver)));
         }
         let options = Options::parse(&request.options)?;
-        let subnets = validate::subnets(&request.ipam.config)?;
-        let ipv6 = request.enable_ipv6 || subnets.iter().any(|wish| wish.prefix.addr().is_ipv6());
-        if let Some(mtu) = options.mtu.filter(|&mtu| ipv6 && mtu < MIN_MTU_V6) {
+        let wish = Wish::parse(request)?;
+        if let Some(mtu) = options.mtu.filter(|&mtu| wish.ipv6 && mtu < MIN_MTU_V6) {
             return Err(OptionError::Mtu(format!("{mtu} (IPv6 needs {MIN_MTU_V6})")).into());
         }
-        Ok(Self { name, subnets, ipv6, request, options })
+        Ok(Self { wish, options })
     }
 
     /// The wanted name.
     #[must_use]
     pub fn name(&self) -> &Name {
-        &self.name
+        &self.wish.name
     }
 
     /// The driver options.
@@ -115,52 +205,19 @@ impl NetworkWish {
         used: &[IpNet],
         underlay: &[IpNet],
     ) -> Result<Definition, CreateError> {
-        let mut taken = used.to_vec();
-        let mut subnets = Vec::new();
-        for wish in self.with_defaults(id) {
-            let prefix = pick_prefix(&wish, id, &taken, underlay)?;
-            taken.push(prefix);
-            subnets.push(complete(wish, prefix)?);
-        }
-        let NetworkCreate { internal, options, labels, .. } = self.request;
-        let (name, options) = (self.name, in_one_spelling(options));
+        let free = |len, taken: &[IpNet]| {
+            let avoided: Vec<IpNet> = taken.iter().chain(underlay).copied().collect();
+            // Better a pool that a host's own network overlaps than none: namespaces keep them apart.
+            free_global(len, &avoided)
+                .or_else(|| free_global(len, taken))
+                .ok_or(CreateError::NoPool("10.0.0.0/8"))
+        };
+        let subnets = self.wish.place(id, used, free)?;
+        let Wish { name, internal, options, labels, .. } = self.wish;
+        let options = in_one_spelling(options);
         let definition = Definition { id, name, created, creator, subnets, internal, options, labels };
         validate::bounded(&definition)?;
         Ok(definition)
-    }
-
-    /// The subnets asked for, an IPv4 one where none was, and an IPv6 one where only the family was.
-    fn with_defaults(&self, id: NetworkId) -> Vec<SubnetWish> {
-        let any =
-            |prefix| SubnetWish { prefix, ip_range: None, gateway: None, auxiliary: Default::default() };
-        let mut wishes = self.subnets.clone();
-        if !wishes.iter().any(|wish| wish.prefix.addr().is_ipv4()) {
-            wishes.insert(0, any(IpNet::V4(ipnet::Ipv4Net::default())));
-        }
-        if self.ipv6 && !wishes.iter().any(|wish| wish.prefix.addr().is_ipv6()) {
-            wishes.push(any(unique_local(id)));
-        }
-        wishes
-    }
-}
-
-/// The prefix itself, or a default one where any will do.
-fn pick_prefix(
-    wish: &SubnetWish,
-    id: NetworkId,
-    taken: &[IpNet],
-    underlay: &[IpNet],
-) -> Result<IpNet, CreateError> {
-    match wish.prefix {
-        IpNet::V4(any) if wish.is_any() => {
-            let len = Some(any.prefix_len()).filter(|&len| len != 0);
-            let avoided: Vec<IpNet> = taken.iter().chain(underlay).copied().collect();
-            // Better a pool that a host's own network overlaps than none: namespaces keep them apart.
-            free_ipv4(len, &avoided).or_else(|| free_ipv4(len, taken)).ok_or(CreateError::NoPool)
-        }
-        IpNet::V6(_) if wish.is_any() => Ok(unique_local(id)),
-        prefix if taken.iter().any(|&other| validate::overlap(other, prefix)) => Err(CreateError::Overlap),
-        prefix => Ok(prefix),
     }
 }
 
@@ -305,8 +362,8 @@ mod tests {
 
     #[test]
     fn unknown_drivers_reserved_names_and_oversized_labels_are_refused() {
-        let driver = NetworkCreate { driver: "bridge".to_owned(), ..request(&[]) };
-        assert!(text(driver, &[]).starts_with("could not find plugin bridge in v1 plugin registry"));
+        let driver = NetworkCreate { driver: "wan".to_owned(), ..request(&[]) };
+        assert!(text(driver, &[]).starts_with("could not find plugin wan in v1 plugin registry"));
         let named = |name: &str| NetworkCreate { name: name.to_owned(), ..request(&[]) };
         assert_eq!(text(named("host"), &[]), "operation is not permitted on predefined host network ");
         assert!(text(named("../x"), &[]).starts_with("invalid name"));

@@ -7,6 +7,8 @@ use weft_dataplane::segment::Broadcast;
 use weft_dataplane::wire::Vni;
 use weft_dataplane::wire::vxlan::VXLAN_PORT;
 
+use super::create::shortened;
+
 const VNI: &str = "weft.vni";
 const STATIC_VTEPS: &str = "weft.static_vteps";
 const BROADCAST: &str = "weft.broadcast";
@@ -85,7 +87,7 @@ impl Options {
                 BROADCAST => parsed.broadcast = broadcast(value)?,
                 ENCRYPTED | WEFT_ENCRYPTED => parsed.encrypted |= encrypted(value)?,
                 MTU => parsed.mtu = Some(mtu(value)?),
-                _ => return Err(OptionError::Unknown(key.chars().take(80).collect())),
+                _ => return Err(OptionError::Unknown(shortened(key))),
             }
         }
         if !parsed.static_vteps.is_empty() && parsed.encrypted {
@@ -153,11 +155,6 @@ fn static_vtep(text: &str) -> Result<SocketAddr, OptionError> {
         vtep.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::from([255; 4])
     };
     vtep.filter(reachable).ok_or_else(|| OptionError::StaticVtep(shortened(text)))
-}
-
-/// A user's text in an error, bounded.
-fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

@@ -13,13 +13,40 @@ const GLOBAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 /// Docker cuts it into /24; ranges granted to nodes want room, so that a dead node strands little.
 const DEFAULT_LEN: u8 = 16;
 
+/// Docker's pools for networks of one host, with the length each is cut to.
+const LOCAL: [(Ipv4Net, u8); 7] = [
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16), 16),
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16), 16),
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 19, 0, 0), 16), 16),
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 20, 0, 0), 14), 16),
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 24, 0, 0), 14), 16),
+    (Ipv4Net::new_assert(Ipv4Addr::new(172, 28, 0, 0), 14), 16),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16), 20),
+];
+/// Those pools in words.
+pub(crate) const LOCAL_POOLS: &str = "172.17.0.0/16 to 172.31.0.0/16 and 192.168.0.0/16";
+
 /// The first subnet of 10.0.0.0/8 with `len` (default 16) bits that overlaps none of `used`.
-pub(super) fn free_ipv4(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
-    let len = len.unwrap_or(DEFAULT_LEN).max(GLOBAL.prefix_len());
+pub(super) fn free_global(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
+    free_in(GLOBAL, len.unwrap_or(DEFAULT_LEN), used)
+}
+
+/// The first subnet of the pools for networks of one host that overlaps none of `used`; `len` where another length
+/// than the pool's is wanted.
+pub(crate) fn free_local(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
+    LOCAL.into_iter().find_map(|(pool, cut)| {
+        let len = len.unwrap_or(cut);
+        (len >= pool.prefix_len()).then(|| free_in(pool, len, used))?
+    })
+}
+
+/// The first subnet of `pool` with `len` bits that overlaps none of `used`.
+fn free_in(pool: Ipv4Net, len: u8, used: &[IpNet]) -> Option<IpNet> {
+    let len = len.max(pool.prefix_len());
     let used: Vec<Range> =
         used.iter().filter(|net| matches!(net, IpNet::V4(_))).map(|&n| Range::of(n)).collect();
     let size = 1_u128 << (32 - len);
-    let pool = Range::of(GLOBAL.into());
+    let pool = Range::of(pool.into());
     let mut first = pool.first();
     // Each step passes one of `used` or ends, so a pool cut into millions of subnets is not walked.
     while let Some(candidate) = Range::new(first, first + size - 1).filter(|c| c.last() <= pool.last()) {
@@ -63,12 +90,33 @@ mod tests {
 
     #[test]
     fn the_first_free_subnet_is_taken_and_a_full_pool_says_so() {
-        assert_eq!(free_ipv4(None, &[]), Some(net("10.0.0.0/16")));
-        assert_eq!(free_ipv4(None, &[net("10.0.3.0/24"), net("fd00::/8")]), Some(net("10.1.0.0/16")));
-        assert_eq!(free_ipv4(Some(24), &[net("10.0.0.0/23")]), Some(net("10.0.2.0/24")));
-        assert_eq!(free_ipv4(None, &[net("10.0.0.0/9"), net("10.128.0.0/16")]), Some(net("10.129.0.0/16")));
-        assert_eq!(free_ipv4(None, &[net("0.0.0.0/0")]), None);
-        assert_eq!(free_ipv4(Some(30), &[net("10.0.0.0/8")]), None);
+        assert_eq!(free_global(None, &[]), Some(net("10.0.0.0/16")));
+        assert_eq!(free_global(None, &[net("10.0.3.0/24"), net("fd00::/8")]), Some(net("10.1.0.0/16")));
+        assert_eq!(free_global(Some(24), &[net("10.0.0.0/23")]), Some(net("10.0.2.0/24")));
+        assert_eq!(free_global(None, &[net("10.0.0.0/9"), net("10.128.0.0/16")]), Some(net("10.129.0.0/16")));
+        assert_eq!(free_global(None, &[net("0.0.0.0/0")]), None);
+        assert_eq!(free_global(Some(30), &[net("10.0.0.0/8")]), None);
+    }
+
+    #[test]
+    fn networks_of_one_host_get_dockers_pools_in_dockers_order() {
+        let mut used = Vec::new();
+        while let Some(next) = free_local(None, &used) {
+            used.push(next);
+        }
+        let shown: Vec<String> = used.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (shown.len(), shown[0].as_str(), shown[14].as_str()),
+            (31, "172.17.0.0/16", "172.31.0.0/16")
+        );
+        assert_eq!((shown[15].as_str(), shown[30].as_str()), ("192.168.0.0/20", "192.168.240.0/20"));
+        assert_eq!(
+            free_local(None, &[net("172.17.4.0/24"), net("172.18.0.0/15")]),
+            Some(net("172.20.0.0/16"))
+        );
+        assert_eq!(free_local(Some(24), &[net("172.17.0.0/24")]), Some(net("172.17.1.0/24")));
+        assert_eq!(free_local(Some(14), &[]), Some(net("172.20.0.0/14")));
+        assert_eq!(free_local(Some(8), &[]), None);
     }
 
     #[test]

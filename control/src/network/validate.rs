@@ -5,16 +5,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::create::CreateError;
+use super::create::{CreateError, shortened};
 use super::{Definition, MAX_DEFINITION, MAX_SUBNETS, Subnet};
 use crate::api::IpamConfig;
 use crate::ipam::Range;
 
 /// A subnet as a user wrote it, each text parsed and in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SubnetWish {
-    /// `None`: any pool; `Some` with an unspecified address: any pool of that length.
-    pub(super) prefix: IpNet,
+pub(crate) struct SubnetWish {
+    /// With an unspecified address: any pool of that length.
+    pub(crate) prefix: IpNet,
     pub(super) ip_range: Option<IpNet>,
     pub(super) gateway: Option<IpAddr>,
     pub(super) auxiliary: BTreeMap<String, IpAddr>,
@@ -143,21 +143,16 @@ pub(super) fn overlapping(subnets: &[Subnet]) -> bool {
 }
 
 /// Whether two prefixes share an address.
-pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
+pub(crate) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.addr().is_ipv4() == b.addr().is_ipv4() && Range::of(a).intersection(Range::of(b)).is_some()
 }
 
 /// A subnet in the API's words.
-pub(super) fn shown(subnet: &Subnet) -> IpamConfig {
+pub(crate) fn shown(subnet: &Subnet) -> IpamConfig {
     IpamConfig {
         subnet: subnet.prefix.to_string(),
         ip_range: subnet.ip_range.map(|r| r.to_string()).unwrap_or_default(),
         gateway: subnet.gateway.to_string(),
         auxiliary_addresses: subnet.auxiliary.iter().map(|(n, ip)| (n.clone(), ip.to_string())).collect(),
     }
-}
-
-/// A user's text in an error, bounded.
-fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
 }

@@ -71,6 +71,7 @@ fn connect(args: &ConnectArgs, client: &Client, screen: &mut Screen) -> Outcome 
         ipam_config: EndpointIpamConfig { ipv4_address: args.ip, ipv6_address: args.ip6 },
         mac_address: args.mac.clone().unwrap_or_default(),
         aliases: args.alias.clone(),
+        gw_priority: args.gw_priority,
     };
     if let Target::Sandbox(sandbox) = &args.sandbox {
         may_attach(sandbox, client)?;

@@ -130,6 +130,7 @@ fn attached(args: &RunArgs, networks: &[String]) -> Mode {
         ipam_config: EndpointIpamConfig { ipv4_address: args.ip, ipv6_address: args.ip6 },
         mac_address: args.mac.clone().unwrap_or_default(),
         aliases: args.network_alias.clone(),
+        gw_priority: 0,
     };
     let attach = |network: &String| Attachment {
         network: network.clone(),

@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::{Perform, run};
+use crate::driver::{SeenPort, free_interface};
+use crate::model::EndpointId;
+use crate::plan::{Perform, Plan, run};
+use weft_dataplane::wire::MacAddr;
 
 const NET: NetworkId = NetworkId([0xaa; 16]);
 const SETTINGS: [Setting; 4] =
@@ -36,6 +39,7 @@ impl Observed {
         match at {
             Place::Hidden(_) => &mut self.hidden.as_mut().expect("the namespace is there").links,
             Place::Sandbox(id) => self.sandboxes.get_mut(&id).expect("the sandbox is there"),
+            Place::Host => panic!("the overlay has nothing in the host's namespace"),
         }
     }
 
@@ -64,7 +68,7 @@ impl Perform for Observed {
                 self.hidden = Some(Hidden { links, ..Hidden::default() });
             }
             Step::RemoveNamespace { .. } => self.hidden = None,
-            Step::Tell { .. } => {}
+            Step::Tell { .. } | Step::SetDefaultRoute { .. } => {}
             Step::Guard { guard, .. } => {
                 self.hidden.as_mut().expect("the namespace is there").guard = Some(guard);
             }
@@ -79,7 +83,7 @@ impl Perform for Observed {
                 let port = self.link(at, &port)?.port.as_mut().ok_or("not a port")?;
                 port.pinned.insert(mac);
             }
-            Step::AddBridge { at, name } => self.add(at, &name, SeenLink::default())?,
+            Step::AddBridge { at, name, .. } => self.add(at, &name, SeenLink::default())?,
             Step::OpenUplink { at, name, vni, .. } => {
                 self.add(at, &name, SeenLink { mtu: 1500, ..SeenLink::default() })?;
                 self.hidden.as_mut().expect("the namespace is there").uplink = Some(vni);
@@ -88,7 +92,7 @@ impl Perform for Observed {
                 self.links(at).remove(UPLINK);
                 self.hidden.as_mut().expect("the namespace is there").uplink = None;
             }
-            Step::AddVeth { at, name, peer_at, peer, mac, mtu } => {
+            Step::AddVeth { at, name, peer_at, peer, mac, mtu, .. } => {
                 let mtu = u32::from(mtu);
                 let settings = SETTINGS.into_iter().zip([1, 0, 0, 0]).collect();
                 self.add(peer_at, &peer, SeenLink { mac, mtu, settings, ..SeenLink::default() })?;
@@ -102,10 +106,18 @@ impl Perform for Observed {
                     links.retain(|_, link| Some(link.mac.0[5]) != digits);
                 }
             }
-            Step::Enslave { at, name, bridge, flood } => {
+            Step::Enslave { at, name, bridge, role } => {
+                let flood = role == PortRole::Uplink;
                 let link = self.link(at, &name)?;
                 let pinned = link.port.take().map(|port| port.pinned).unwrap_or_default();
-                link.port = Some(SeenPort { bridge, learning: false, flood, locked: Some(!flood), pinned });
+                link.port = Some(SeenPort {
+                    bridge,
+                    learning: false,
+                    flood,
+                    locked: Some(!flood),
+                    isolated: role == PortRole::Isolated,
+                    pinned,
+                });
             }
             Step::SetMtu { at, name, mtu } => self.link(at, &name)?.mtu = mtu.into(),
             Step::AddAddress { at, name, address } => self.link(at, &name)?.addresses.push(address),
@@ -288,21 +300,21 @@ fn what_cannot_be_is_refused_before_anything_is_planned() {
         Wanted { network: NET, vni, mtu, sealed: false, endpoints }.validate()
     };
     let named = |interface: &str| WantedEndpoint { interface: interface.into(), ..endpoint(1, &[]) };
-    assert_eq!(with(vec![], 67), Err(OverlayError::Mtu(67)));
-    assert_eq!(with(vec![endpoint(1, &["fd00::2/64"])], 1279), Err(OverlayError::Mtu(1279)));
+    assert_eq!(with(vec![], 67), Err(WishError::Mtu(67)));
+    assert_eq!(with(vec![endpoint(1, &["fd00::2/64"])], 1279), Err(WishError::Mtu(1279)));
     for bad in ["", "sixteen-letters-", "../x", "a b", "a/b", "a.b"] {
-        assert_eq!(with(vec![named(bad)], 1450), Err(OverlayError::InterfaceName(bad.into())));
+        assert_eq!(with(vec![named(bad)], 1450), Err(WishError::InterfaceName(bad.into())));
     }
     let zero = WantedEndpoint { mac: MacAddr::default(), ..endpoint(1, &[]) };
-    assert_eq!(with(vec![zero], 1450), Err(OverlayError::Mac(MacAddr::default())));
+    assert_eq!(with(vec![zero], 1450), Err(WishError::Mac(MacAddr::default())));
     let twice = vec![endpoint(1, &[]), WantedEndpoint { sandbox: SandboxId([2; 16]), ..endpoint(1, &[]) }];
-    assert_eq!(with(twice, 1450), Err(OverlayError::MacTwice(MacAddr([2, 0, 0, 0, 0, 1]))));
+    assert_eq!(with(twice, 1450), Err(WishError::MacTwice(MacAddr([2, 0, 0, 0, 0, 1]))));
 }
 
 #[test]
 fn interfaces_take_the_first_free_number() {
-    assert_eq!(free_interface([]), "eth0");
-    assert_eq!(free_interface(["lo", "eth0", "eth2"]), "eth1");
+    assert_eq!(free_interface("eth", []), "eth0");
+    assert_eq!(free_interface("eth", ["lo", "eth0", "eth2"]), "eth1");
 }
 
 proptest! {

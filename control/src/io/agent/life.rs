@@ -24,7 +24,8 @@ use crate::io::dns::Dns;
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
-use crate::io::namespace::Pins;
+use crate::io::namespace::{Namespace, Pins};
+use crate::io::netlink::Links;
 use crate::io::node::{Facts, Names, Node, now, random, wall};
 use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{self, Asked, SocketFile, explain};
@@ -32,6 +33,7 @@ use crate::io::store::Store;
 use crate::io::streams::{Doors, Guest, Received, StreamCounters, count};
 use crate::io::underlay::{self, Underlay};
 use crate::io::worker::{Next, Worker};
+use crate::local::Local;
 use crate::model::NodeId;
 use crate::publish::Publishing;
 use crate::sandbox::Sandboxes;
@@ -109,6 +111,18 @@ pub async fn run(
     drop(server);
     agent.stop(config.teardown_on_stop).await;
     Ok(())
+}
+
+/// The networks of this host, with the predefined ones.
+async fn local_networks(config: &AgentConfig, storage: Arc<dyn Storage>) -> Result<Local, AgentError> {
+    let start = |fault: &dyn std::error::Error| AgentError::Start(explain(fault));
+    let host = Namespace::current().map_err(|fault| start(&fault))?;
+    let links = Links::open(&host).map_err(|fault| start(&fault))?;
+    let routed = links.routed().await.map_err(|fault| start(&fault))?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|fault| AgentError::Start(format!("no randomness: {fault}")))?;
+    let local = Local::start(storage, seed, UnixMillis(wall()), &routed, &config.bridge);
+    local.map_err(|fault| start(&fault))
 }
 
 /// What an operator can do about an address that is gone.
@@ -227,6 +241,7 @@ impl Agent {
         getrandom::fill(&mut seed).map_err(|fault| AgentError::Start(format!("no randomness: {fault}")))?;
         let cluster = Cluster::start(cluster, Arc::clone(&storage), seed, now(), UnixMillis(wall()));
         let cluster = cluster.map_err(|fault| AgentError::Start(explain(&fault)))?;
+        let local = local_networks(config, Arc::clone(&storage)).await?;
         let sandboxes =
             storage.load(Table::Sandboxes).map_err(|fault| AgentError::Start(fault.to_string()))?;
         let sandboxes = Sandboxes::load(sandboxes).map_err(|fault| AgentError::Start(fault.to_string()))?;
@@ -252,6 +267,7 @@ impl Agent {
         };
         let node = Node::new(
             cluster,
+            local,
             storage,
             (sandboxes, publishing),
             worker,

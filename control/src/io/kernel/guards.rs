@@ -2,27 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::driver::overlay::{Guard, TABLE};
+use crate::driver::{Guard, TABLE};
 use crate::io::namespace::Namespace;
 use crate::io::nft;
-use crate::model::NetworkId;
+use crate::plan::Place;
 
 /// What is known of the tables of all networks.
 #[derive(Debug, Default)]
 pub(super) struct Guards {
-    loaded: BTreeMap<NetworkId, Guard>,
-    /// Networks that have a table.
-    tables: BTreeSet<NetworkId>,
-    faults: BTreeMap<NetworkId, String>,
+    loaded: BTreeMap<Place, Guard>,
+    /// Where there is a table.
+    tables: BTreeSet<Place>,
+    faults: BTreeMap<Place, String>,
     told: Option<String>,
     /// What tables had counted when they went.
     counted: BTreeMap<String, u64>,
 }
 
 impl Guards {
-    /// What guards a network as far as we know.
-    pub(super) fn loaded(&self, network: NetworkId) -> Option<&Guard> {
-        self.loaded.get(&network)
+    /// What guards the bridges there as far as we know.
+    pub(super) fn loaded(&self, at: Place) -> Option<&Guard> {
+        self.loaded.get(&at)
     }
 
     /// Forgets what is loaded, so that everything is loaded again: somebody may have changed it.
@@ -31,34 +31,39 @@ impl Guards {
     }
 
     /// Loads a table. Where that is not possible the network works without, and the reason is news.
-    pub(super) fn load(&mut self, network: NetworkId, namespace: &Namespace, guard: &Guard) {
-        let added = self.loaded.get(&network).and_then(|before| guard.additions(before));
-        match nft::apply(namespace, &added.unwrap_or_else(|| guard.batch())) {
+    pub(super) fn load(&mut self, at: Place, namespace: &Namespace, guard: &Guard) {
+        if guard.endpoints() == 0 {
+            self.retire(at, Some(namespace));
+        }
+        let changes = self.loaded.get(&at).and_then(|before| guard.changes(before));
+        match nft::apply(namespace, &changes.unwrap_or_else(|| guard.batch())) {
             Ok(()) => {
-                self.loaded.insert(network, guard.clone());
-                self.tables.insert(network);
-                self.faults.remove(&network);
+                self.loaded.insert(at, guard.clone());
+                if guard.endpoints() > 0 {
+                    self.tables.insert(at);
+                }
+                self.faults.remove(&at);
             }
             Err(fault) => {
-                self.loaded.remove(&network);
-                self.faults.insert(network, fault.to_string());
+                self.loaded.remove(&at);
+                self.faults.insert(at, fault.to_string());
             }
         }
     }
 
     /// Keeps what a table has counted; its namespace is about to go.
-    pub(super) fn retire(&mut self, network: NetworkId, namespace: Option<&Namespace>) {
-        self.loaded.remove(&network);
-        self.faults.remove(&network);
-        if self.tables.remove(&network)
+    pub(super) fn retire(&mut self, at: Place, namespace: Option<&Namespace>) {
+        self.loaded.remove(&at);
+        self.faults.remove(&at);
+        if self.tables.remove(&at)
             && let Some(namespace) = namespace
         {
             add(&mut self.counted, nft::counters(namespace, TABLE).unwrap_or_default());
         }
     }
 
-    /// Networks that have a table.
-    pub(super) fn tables(&self) -> impl Iterator<Item = NetworkId> + '_ {
+    /// Where there is a table.
+    pub(super) fn tables(&self) -> impl Iterator<Item = Place> + '_ {
         self.tables.iter().copied()
     }
 

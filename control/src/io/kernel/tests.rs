@@ -4,7 +4,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::driver::overlay::{UPLINK, Wanted, WantedEndpoint, plan};
+use crate::driver::WantedEndpoint;
+use crate::driver::overlay::{UPLINK, Wanted, plan};
 use crate::model::EndpointId;
 use crate::plan::{Plan, run, run_through};
 use crate::sandbox::{plan_made, plan_removed};
@@ -21,7 +22,7 @@ impl Carrier for Dummy {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|fault| fault.to_string())?.block_on(async {
             let links = Links::open(namespace).map_err(|fault| fault.to_string())?;
-            let veth = Veth { name, peer: "far", namespace, mac: None, mtu: 1500 };
+            let veth = Veth { name, near: None, peer: "far", namespace, mac: None, mtu: 1500 };
             links.add_veth(veth).await.map_err(|fault| fault.to_string())
         })?;
         self.0.lock().map_err(|_| "a test panicked holding it")?.push(vni.into());
@@ -176,7 +177,7 @@ fn options_of_ports_pinned_addresses_and_settings_that_were_changed_are_set_agai
     let directory = tempfile::tempdir().expect("a directory");
     let (mut kernel, _) = kernel(directory.path());
     settle(&mut kernel, &[endpoint(1), endpoint(2)]);
-    let port = crate::driver::overlay::port_name(EndpointId([1; 16]));
+    let port = crate::driver::port_name(EndpointId([1; 16]));
     let hidden = hidden_pin(NET);
     for (namespace, command, repair) in [
         (&*hidden, format!("bridge link set dev {port} learning on flood on"), "add v01"),

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use weft_dataplane::wire::MacAddr;
 
 use super::PortOptions;
@@ -88,12 +90,13 @@ fn describe(link: &mut Link, info: &LinkInfo) {
 }
 
 fn port(options: &[InfoBridgePort]) -> PortOptions {
-    let mut port = PortOptions { learning: false, flood: false, locked: None };
+    let mut port = PortOptions { learning: false, flood: false, locked: None, isolated: false };
     for option in options {
         match option {
             InfoBridgePort::Learning(learning) => port.learning = *learning,
             InfoBridgePort::UnicastFlood(flood) => port.flood = *flood,
             InfoBridgePort::Locked(locked) => port.locked = Some(*locked),
+            InfoBridgePort::Isolated(isolated) => port.isolated = *isolated,
             _ => {}
         }
     }
@@ -143,4 +146,46 @@ pub(super) fn pinned(message: &NeighbourMessage) -> Option<(u32, MacAddr)> {
         _ => None,
     });
     (message.header.state == NeighbourState::Noarp).then_some((message.header.ifindex, mac?))
+}
+
+/// Whether the route is of the table that everything uses (rtnetlink(7), RT_TABLE_MAIN).
+pub(super) fn is_main(route: &RouteMessage) -> bool {
+    let table = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(route.header.table.into()) == u32::from(RouteHeader::RT_TABLE_MAIN)
+}
+
+/// The next hop of a route that has one.
+pub(super) fn next_hop(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(hop) => ip(hop),
+        _ => None,
+    })
+}
+
+/// Index of the link a route leaves by.
+pub(super) fn output(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// Where a route leads, unless it is a default route.
+pub(super) fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => ip(to),
+        _ => None,
+    })?;
+    IpNet::new(to, route.header.destination_prefix_length).ok().filter(|net| net.prefix_len() > 0)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
 }

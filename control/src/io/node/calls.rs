@@ -6,8 +6,10 @@ use axum::http::StatusCode;
 
 use super::{Node, Reply, answer, internal, json, now};
 use crate::api::{KeyRotated, NetworkCreate, NetworkCreated, TokenCreate, TokenCreated};
+use crate::catalog::{self, Reach};
 use crate::io::server::{Answer, Asked, Call, Refusal, explain};
 use crate::io::worker::Purpose;
+use crate::local::Driver;
 use crate::plan::Place;
 use crate::trust::{MAX_TOKEN_LIFE, Role, TOKEN_LIFE, TokenTerms};
 
@@ -24,6 +26,9 @@ impl Node {
             Call::OpenNetwork(name) => self.open_network(&name, reply),
             Call::Adopt { name, namespace } => self.adopt(&name, namespace, reply),
             Call::RemoveNetwork(name) => self.remove_network(&name, reply),
+            Call::CreateNetwork(request) if Driver::named(&request.driver).is_some() => {
+                self.create_local(request, reply);
+            }
             Call::Stats => self.stats(reply),
             other => {
                 let outcome = self.handle_at_once(other);
@@ -35,11 +40,11 @@ impl Node {
 
     fn handle_at_once(&mut self, call: Call) -> Result<Answer, Refusal> {
         match call {
-            Call::Networks => json(StatusCode::OK, &self.cluster.networks(now())),
+            Call::Networks => json(StatusCode::OK, &self.show_networks()),
             Call::Network(name) => {
-                let id = self.cluster.resolve(&name)?;
+                let reach = self.resolve(&name)?;
                 self.note_traffic();
-                json(StatusCode::OK, &self.cluster.network(now(), id))
+                json(StatusCode::OK, &self.show_network(reach))
             }
             Call::CreateNetwork(request) => self.create_network(request),
             Call::Fdb(name) => self.show_fdb(&name),
@@ -95,7 +100,7 @@ impl Node {
 
     /// The agent takes down what is here, says goodbye and forgets the cluster.
     fn begin_to_leave(&mut self, force: bool) -> Result<Answer, Refusal> {
-        let attached = self.cluster.own_endpoints().count();
+        let attached = self.own_endpoints().count();
         if attached > 0 && !force {
             let text =
                 format!("{attached} sandbox attachment(s) would go with it: remove them, or use --force");
@@ -111,15 +116,16 @@ impl Node {
     }
 
     fn create_network(&mut self, request: NetworkCreate) -> Result<Answer, Refusal> {
+        catalog::admit(&self.cluster, &self.local, &request.name)?;
         let id = self.cluster.create_network(now(), request)?;
         json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
     }
 
     /// Opens the hidden namespace of a network, for whoever wants to look at its frames.
     fn open_network(&mut self, name: &str, reply: Reply) {
-        let id = match self.cluster.resolve(name) {
+        let id = match self.resolve_overlay(name) {
             Ok(id) => id,
-            Err(fault) => return answer(reply, Err(fault.into())),
+            Err(refusal) => return answer(reply, Err(refusal)),
         };
         let absent =
             format!("network {name} has no endpoint on this host, so that no frame of it comes here");
@@ -143,11 +149,15 @@ impl Node {
     }
 
     fn remove_network(&mut self, name: &str, reply: Reply) {
-        let outcome =
-            self.cluster.resolve(name).and_then(|id| self.cluster.remove_network(now(), id).map(|()| id));
+        let id = match self.resolve(name) {
+            Ok(Reach::Cluster(id)) => id,
+            Ok(Reach::Local(id)) => return self.remove_local(id, name, reply),
+            Err(fault) => return answer(reply, Err(fault.into())),
+        };
+        let outcome = self.cluster.remove_network(now(), id);
         self.drain_cluster();
         match outcome {
-            Ok(id) => {
+            Ok(()) => {
                 let errand = self.errands.begin();
                 self.settle_for(id, Purpose::Removal, Some(errand));
                 let done = format!("network {name} is removed");

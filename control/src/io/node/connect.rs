@@ -5,34 +5,49 @@ use weft_dataplane::segment::SegmentSpec;
 
 use super::{Errand, Node, Reply, Waiting, answer, bad_request, internal, json, now, wish};
 use crate::api::{Connect, Connected, Disconnect};
-use crate::cluster::{ClusterError, Lease, Ticket};
+use crate::catalog::Reach;
+use crate::cluster::{ClusterError, Ticket};
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::{Fresh, Purpose, Settled};
 use crate::model::{EndpointId, NetworkId, SandboxId};
+use crate::network::{Lease, NetworkError};
 use crate::sandbox::{Origin, Sandbox, save};
+
+/// What a wish for addresses came to.
+enum Asked {
+    /// Others are asked for some.
+    Waits(Ticket, SandboxId),
+    /// There are some.
+    Has(Lease, SandboxId),
+}
 
 impl Node {
     /// Attaches a sandbox: addresses first, then the kernel, then everybody is told.
     pub(super) fn connect(&mut self, network: &str, request: &Connect, reply: Reply) {
-        match self.ask_for_addresses(network, request) {
-            Ok((ticket, sandbox)) => {
+        let found = self.resolve(network).map_err(Refusal::from);
+        match found.and_then(|reach| self.ask_for_addresses(reach, request)) {
+            Ok(Asked::Waits(ticket, sandbox)) => {
                 self.waiting.insert(ticket, Waiting { sandbox, reply });
                 self.drain_cluster();
             }
+            Ok(Asked::Has(lease, sandbox)) => self.make_interface(lease, sandbox, reply),
             Err(refusal) => answer(reply, Err(refusal)),
         }
     }
 
-    fn ask_for_addresses(
-        &mut self,
-        network: &str,
-        request: &Connect,
-    ) -> Result<(Ticket, SandboxId), Refusal> {
-        let network = self.cluster.resolve(network)?;
+    fn ask_for_addresses(&mut self, network: Reach, request: &Connect) -> Result<Asked, Refusal> {
         let sandbox = self.sandboxes.resolve(&request.container)?;
-        let wish = wish(network, sandbox, &request.endpoint_config)?;
-        let id = sandbox.id;
-        Ok((self.cluster.attach(now(), wish)?, id))
+        let (id, config) = (sandbox.id, &request.endpoint_config);
+        match network {
+            Reach::Cluster(network) => {
+                let wish = wish(network, sandbox, config)?;
+                Ok(Asked::Waits(self.cluster.attach(now(), wish)?, id))
+            }
+            Reach::Local(network) => {
+                let wish = wish(network, sandbox, config)?;
+                Ok(Asked::Has(self.local.attach(now(), wish, config.gw_priority)?, id))
+            }
+        }
     }
 
     /// The cluster has addresses for an attachment, or none.
@@ -53,9 +68,17 @@ impl Node {
         // Names are made to be answered while the interface is made.
         self.names.doubt();
         self.settle_names();
-        self.segment_changed(lease.network);
         let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
-        let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default() };
+        let prefix = self.local.interface_prefix(lease.network).to_owned();
+        let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default(), prefix };
+        if self.local.endpoint(lease.endpoint).is_some() {
+            let wanted = self.wanted_bridges();
+            return self.worker.hand(move |bench| {
+                let outcome = bench.settle_bridges(wanted, Purpose::Fresh(fresh));
+                move |node: &mut Self| node.interface_made(lease, sandbox, outcome, reply)
+            });
+        }
+        self.segment_changed(lease.network);
         let wanted = self.wanted(lease.network);
         self.worker.hand(move |bench| {
             let outcome = bench.settle(wanted, Purpose::Fresh(fresh));
@@ -74,24 +97,36 @@ impl Node {
         let outcome = outcome.map_err(internal).and_then(|settled| {
             let interface = settled.interface.ok_or_else(|| internal("the interface got no name"))?;
             self.record_interface(&lease, sandbox, &interface)?;
-            self.cluster.announce(now(), lease.endpoint)?;
+            if self.local.endpoint(lease.endpoint).is_none() {
+                self.cluster.announce(now(), lease.endpoint)?;
+            }
             Ok(interface)
         });
-        let outcome = match outcome {
-            Ok(interface) => {
-                self.untold.push((sandbox, interface.clone(), lease.mac));
-                tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
-                json(StatusCode::OK, &connected(&lease, interface))
-            }
+        self.names.doubt();
+        self.drain_cluster();
+        match outcome {
+            Ok(interface) => self.show_way_out(&lease, sandbox, interface, reply),
             Err(refusal) => {
                 self.counters.kernel_failures += 1;
                 self.give_up(&lease);
-                Err(refusal)
+                self.drain_cluster();
+                answer(reply, Err(refusal));
             }
-        };
-        self.names.doubt();
-        self.drain_cluster();
-        self.answer_when_named(sandbox, reply, outcome);
+        }
+    }
+
+    /// The last step of an attachment: default routes may lead elsewhere now.
+    fn show_way_out(&mut self, lease: &Lease, sandbox: SandboxId, interface: String, reply: Reply) {
+        self.untold.push((sandbox, interface.clone(), lease.mac));
+        tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
+        let (wanted, connected) = (self.default_routes(sandbox), connected(lease, interface));
+        self.worker.hand(move |bench| {
+            let routed = bench.settle_routes(sandbox, &wanted);
+            move |node: &mut Self| {
+                let outcome = routed.map_err(internal).and_then(|_| json(StatusCode::OK, &connected));
+                node.answer_when_named(sandbox, reply, outcome);
+            }
+        });
     }
 
     /// Writes down which interface an endpoint is; from then on it is there for good.
@@ -124,8 +159,20 @@ impl Node {
         network: NetworkId,
         errand: Option<Errand>,
     ) -> Result<(), Refusal> {
+        let sandbox = self.local.endpoint(endpoint).map(|endpoint| endpoint.sandbox);
+        if let Some(sandbox) = sandbox {
+            self.local.detach(now(), endpoint)?;
+            self.forget_interface(endpoint);
+            self.worker.hand(move |bench| {
+                bench.unpick(endpoint);
+                |_: &mut Self| {}
+            });
+            self.settle_bridges(Purpose::Removal, errand);
+            self.settle_routes(sandbox, errand);
+            return Ok(());
+        }
         match self.cluster.detach(now(), endpoint) {
-            Ok(()) | Err(ClusterError::NoEndpoint(_)) => {}
+            Ok(()) | Err(ClusterError::Network(NetworkError::NoEndpoint(_))) => {}
             Err(fault) => return Err(fault.into()),
         }
         self.forget_interface(endpoint);
@@ -171,9 +218,9 @@ impl Node {
         request: &Disconnect,
         errand: Errand,
     ) -> Result<SandboxId, Refusal> {
-        let id = self.cluster.resolve(network)?;
+        let (Reach::Cluster(id) | Reach::Local(id)) = self.resolve(network)?;
         let sandbox = self.sandboxes.resolve(&request.container)?.clone();
-        let mut own = self.cluster.own_endpoints();
+        let mut own = self.own_endpoints();
         let endpoint = own.find(|own| own.sandbox == sandbox.id && own.lease.network == id);
         drop(own);
         let Some(endpoint) = endpoint else {

@@ -9,13 +9,14 @@ use weft_dataplane::wire::Vni;
 
 use super::sandboxes::make_namespace;
 use super::{Node, now, owner_runs};
-use crate::cluster::OwnEndpoint;
+use crate::driver::bridge;
 use crate::driver::overlay::Wanted;
 use crate::io::commands::{self, Directory};
 use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
 use crate::io::server::explain;
 use crate::io::worker::{Bench, Purpose};
 use crate::model::{NetworkId, SandboxId};
+use crate::network::OwnEndpoint;
 use crate::plan::{Place, Plan, Step, run_through};
 use crate::reconcile::audit;
 use crate::sandbox::{Origin, Return, Sandbox};
@@ -45,6 +46,8 @@ impl Node {
             self.segment_changed(*network);
             self.settle(*network);
         }
+        self.settle_bridges(Purpose::All, None);
+        self.settle_all_routes();
         self.sweep_pins(networks);
         self.sweep_commands();
         self.drain_cluster();
@@ -53,7 +56,7 @@ impl Node {
 
     /// Interfaces whose endpoint was given up just before the agent ended.
     fn drop_stale_interfaces(&mut self) {
-        let endpoints: BTreeSet<_> = self.cluster.own_endpoints().map(|own| own.lease.endpoint).collect();
+        let endpoints: BTreeSet<_> = self.own_endpoints().map(|own| own.lease.endpoint).collect();
         let interfaces = self.sandboxes.iter().flat_map(|sandbox| sandbox.interfaces.keys().copied());
         let stale: Vec<_> = interfaces.filter(|endpoint| !endpoints.contains(endpoint)).collect();
         for endpoint in stale {
@@ -67,7 +70,7 @@ impl Node {
             let sandbox = self.sandboxes.get(sandbox);
             !self.fresh.contains(&endpoint) && !sandbox.is_some_and(|s| s.interfaces.contains_key(&endpoint))
         };
-        let own = self.cluster.own_endpoints();
+        let own = self.own_endpoints();
         let strays: Vec<_> =
             own.filter(|own| stray(own.sandbox, own.lease.endpoint)).map(|own| own.lease).collect();
         for lease in strays {
@@ -149,9 +152,32 @@ impl Node {
                 }
             });
         }
+        self.audit_bridges();
+        self.settle_all_routes();
         self.sweep_pins(networks);
         self.retry_names();
         self.drain_cluster();
+    }
+
+    fn audit_bridges(&mut self) {
+        let wanted = self.wanted_bridges();
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle_bridges(wanted, Purpose::All);
+            move |node: &mut Self| match outcome {
+                Ok(settled) => node.counters.repairs += settled.steps as u64,
+                Err(fault) => {
+                    node.counters.kernel_failures += 1;
+                    tracing::warn!(fault, "bridges are not as they should be; the next audit tries again");
+                }
+            }
+        });
+    }
+
+    fn settle_all_routes(&mut self) {
+        let sandboxes: Vec<_> = self.sandboxes.iter().map(|sandbox| sandbox.id).collect();
+        for sandbox in sandboxes {
+            self.settle_routes(sandbox, None);
+        }
     }
 
     /// Removes ephemeral sandboxes whose process has ended.
@@ -284,6 +310,15 @@ impl Node {
         }
         self.sweep();
         self.drain_cluster();
+        let nothing = bridge::Wanted { me: self.cluster.node_id(), bridges: Vec::new() };
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle_bridges(nothing, Purpose::Removal);
+            |_: &mut Self| {
+                if let Err(fault) = outcome {
+                    tracing::warn!(fault, "bridges are left over");
+                }
+            }
+        });
         self.sweep_pins(BTreeSet::new());
     }
 }

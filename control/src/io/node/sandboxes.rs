@@ -6,7 +6,6 @@ use axum::http::StatusCode;
 
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::{HostConfig, SandboxCreate};
-use crate::cluster::OwnEndpoint;
 use crate::io::commands::Directory;
 use crate::io::kernel::KernelError;
 use crate::io::namespace::{Namespace, NamespaceId};
@@ -15,6 +14,7 @@ use crate::io::server::{Answer, Refusal, explain};
 use crate::io::worker::{Bench, word};
 use crate::model::{Name, SandboxId};
 use crate::names::Wishes;
+use crate::network::OwnEndpoint;
 use crate::plan::{Place, run, run_through};
 use crate::publish::{self, Ports};
 use crate::sandbox::{Origin, Owner, Sandbox, forget, plan_made, plan_removed, save};
@@ -172,7 +172,7 @@ impl Node {
         self.names.doubt();
         tracing::info!(sandbox = %id, "sandbox removed");
         let fresh = |own: &OwnEndpoint| self.fresh.contains(&own.lease.endpoint);
-        let own = self.cluster.own_endpoints().filter(|own| own.sandbox == id && !fresh(own));
+        let own = self.own_endpoints().filter(|own| own.sandbox == id && !fresh(own));
         for own in own.collect::<Vec<_>>() {
             if let Err(refusal) = self.detach(own.lease.endpoint, own.lease.network, errand) {
                 // The sweep finds an endpoint without a sandbox and tries again.

@@ -9,8 +9,9 @@ use axum::http::StatusCode;
 
 use super::{Node, json, now};
 use crate::api;
+use crate::catalog::Reach;
 use crate::command::State;
-use crate::driver::overlay::COUNTERS;
+use crate::driver::COUNTERS;
 use crate::io::commands::{self, Directory};
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
@@ -71,7 +72,7 @@ impl Node {
     }
 
     pub(super) fn show_fdb(&self, name: &str) -> Result<Answer, Refusal> {
-        let id = self.cluster.resolve(name)?;
+        let id = self.resolve_overlay(name)?;
         let mut entries = self.cluster.fdb(now(), id);
         if let Some(segment) = self.programmed(id) {
             let learned = self.dataplane.learned(segment.vni).into_iter();
@@ -93,6 +94,20 @@ impl Node {
         self.facts.commands.join(sandbox.long())
     }
 
+    pub(super) fn show_networks(&self) -> Vec<api::Network> {
+        let mut networks = self.cluster.networks(now());
+        networks.extend(self.local.shown());
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        networks
+    }
+
+    pub(super) fn show_network(&self, reach: Reach) -> Option<api::Network> {
+        match reach {
+            Reach::Cluster(id) => self.cluster.network(now(), id),
+            Reach::Local(id) => self.local.show_whole(id, self.facts.name.as_str()),
+        }
+    }
+
     pub(super) fn show_sandboxes(&self) -> Vec<api::Sandbox> {
         let mut shown: Vec<_> = self.sandboxes.iter().map(|sandbox| self.show_sandbox(sandbox)).collect();
         shown.sort_by(|a, b| a.name.cmp(&b.name));
@@ -100,8 +115,7 @@ impl Node {
     }
 
     pub(super) fn show_sandbox(&self, sandbox: &Sandbox) -> api::Sandbox {
-        let names = self.cluster.names();
-        let own = self.cluster.own_endpoints().filter(|own| own.sandbox == sandbox.id);
+        let own = self.own_endpoints().filter(|own| own.sandbox == sandbox.id);
         let networks = own.filter_map(|own| {
             let lease = own.lease;
             let interface = sandbox.interfaces.get(&lease.endpoint)?.clone();
@@ -118,7 +132,7 @@ impl Node {
                 global_ipv6_address,
                 global_ipv6_prefix_len,
             };
-            Some((names.get(&lease.network).cloned().unwrap_or_else(|| lease.network.short()), endpoint))
+            Some((self.name_of(lease.network), endpoint))
         });
         let directory = Directory::at(&self.commands_of(sandbox.id));
         api::Sandbox {

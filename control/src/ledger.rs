@@ -11,8 +11,8 @@ use crate::trust::is_secret;
 
 type Place = (Table, Vec<u8>);
 
-/// The node's durable rows.
-pub(super) struct Ledger {
+/// Durable rows of one owner: no other may write its tables.
+pub(crate) struct Ledger {
     storage: Arc<dyn Storage>,
     rows: BTreeMap<Place, Vec<u8>>,
     doubtful: BTreeSet<Place>,
@@ -20,22 +20,14 @@ pub(super) struct Ledger {
     trouble: Option<String>,
 }
 
-/// Tables the cluster core reads and writes; sandboxes are the agent's.
-const TABLES: [Table; 8] = [
-    Table::Node,
-    Table::Networks,
-    Table::Removed,
-    Table::Ranges,
-    Table::Endpoints,
-    Table::Quarantine,
-    Table::Peers,
-    Table::Trust,
-];
-
 impl Ledger {
-    pub(super) fn load(storage: Arc<dyn Storage>) -> Result<Self, StorageError> {
+    /// Reads `tables`.
+    ///
+    /// # Errors
+    /// The medium's fault.
+    pub(crate) fn load(storage: Arc<dyn Storage>, tables: &[Table]) -> Result<Self, StorageError> {
         let mut rows = BTreeMap::new();
-        for table in TABLES {
+        for &table in tables {
             // Secrets have an owner that wipes them.
             let shared = storage.load(table)?.into_iter().filter(|(key, _)| !is_secret(table, key));
             rows.extend(shared.map(|(key, value)| ((table, key), value)));
@@ -44,7 +36,7 @@ impl Ledger {
     }
 
     /// Rows of `table` whose key begins with `prefix`.
-    pub(super) fn rows<'a>(
+    pub(crate) fn rows<'a>(
         &'a self,
         table: Table,
         prefix: &'a [u8],
@@ -55,12 +47,12 @@ impl Ledger {
             .map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 
-    pub(super) fn get(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
         self.rows.get(&(table, key.to_vec())).map(Vec::as_slice)
     }
 
     /// Makes `writes` durable, all or none; rows that are as wanted already cost nothing.
-    pub(super) fn commit(&mut self, step: &'static str, writes: Vec<Write>) -> Result<(), StorageError> {
+    pub(crate) fn commit(&mut self, step: &'static str, writes: Vec<Write>) -> Result<(), StorageError> {
         let changes = |w: &Write| self.rows.get(&(w.table, w.key.clone())) != w.value.as_ref();
         let wanted: Vec<Write> = writes.into_iter().filter(changes).collect();
         if wanted.is_empty() && self.doubtful.is_empty() {
@@ -90,22 +82,22 @@ impl Ledger {
 
     /// Makes a secret durable, of which no copy is kept here. After a failure either row may be there: the caller goes
     /// on with what it had, and tries again.
-    pub(super) fn commit_secret(&mut self, step: &'static str, write: Write) -> Result<(), StorageError> {
+    pub(crate) fn commit_secret(&mut self, step: &'static str, write: Write) -> Result<(), StorageError> {
         self.storage.commit(step, &[write]).inspect_err(|error| self.trouble = Some(error.to_string()))
     }
 
-    pub(super) fn trouble(&self) -> Option<&str> {
+    pub(crate) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 }
 
 /// A row to put.
-pub(super) fn put(table: Table, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Write {
+pub(crate) fn put(table: Table, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Write {
     Write { table, key: key.into(), value: Some(value) }
 }
 
 /// A row to delete.
-pub(super) fn delete(table: Table, key: impl Into<Vec<u8>>) -> Write {
+pub(crate) fn delete(table: Table, key: impl Into<Vec<u8>>) -> Write {
     Write { table, key: key.into(), value: None }
 }
 
@@ -117,7 +109,7 @@ mod tests {
     #[test]
     fn rows_of_a_failed_commit_are_written_again_as_memory_has_them() {
         let memory = Arc::new(Memory::default());
-        let mut ledger = Ledger::load(memory.clone()).expect("loads");
+        let mut ledger = Ledger::load(memory.clone(), &[Table::Node, Table::Peers]).expect("loads");
         ledger.commit("a", vec![put(Table::Node, *b"k", vec![1])]).expect("committed");
         memory.fail_after_writing(true); // the medium took the rows and said it did not
         let failed =

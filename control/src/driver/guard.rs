@@ -93,10 +93,14 @@ impl Guard {
         self.0.len()
     }
 
-    /// The batch that makes the table so, whatever it was before; its counters go on.
+    /// The batch that makes the table so, whatever it was before; its counters go on. Without endpoints there is none.
     #[must_use]
     pub fn batch(&self) -> String {
         let mut text = format!("add table {TABLE}\n");
+        if self.0.is_empty() {
+            line(&mut text, format_args!("delete table {TABLE}"));
+            return text;
+        }
         for counter in COUNTERS {
             line(&mut text, format_args!("add counter {TABLE} {counter}"));
         }
@@ -108,29 +112,34 @@ impl Guard {
         }
         let hook = "{ type filter hook prerouting priority -200; policy accept; }";
         line(&mut text, format_args!("add chain {TABLE} guard {hook}\nflush chain {TABLE} guard"));
-        self.elements(&mut text);
+        self.elements("add", &mut text);
         for (chain, rule) in RULES {
             line(&mut text, format_args!("add rule {TABLE} {chain} {rule}"));
         }
         text
     }
 
-    /// The batch that takes a table from `before` to this, where that only takes additions; it costs a third.
+    /// The batch that takes a table from `before` to this, where that only takes whole endpoints; it costs a third.
     #[must_use]
-    pub fn additions(&self, before: &Self) -> Option<String> {
-        if before.0.iter().any(|(port, allowed)| self.0.get(port) != Some(allowed)) {
+    pub fn changes(&self, before: &Self) -> Option<String> {
+        let other = |(port, allowed): (&String, &Allowed)| self.0.get(port).is_some_and(|now| now != allowed);
+        if self.0.is_empty() || before.0.is_empty() || before.0.iter().any(other) {
             return None;
         }
-        let fresh = self.0.iter().filter(|(port, _)| !before.0.contains_key(*port));
+        let without = |these: &Self, those: &Self| {
+            let these = these.0.iter().filter(|(port, _)| !those.0.contains_key(*port));
+            Self(these.map(|(port, allowed)| (port.clone(), allowed.clone())).collect())
+        };
         let mut text = String::new();
-        Self(fresh.map(|(port, allowed)| (port.clone(), allowed.clone())).collect()).elements(&mut text);
+        without(before, self).elements("delete", &mut text);
+        without(self, before).elements("add", &mut text);
         Some(text)
     }
 
-    fn elements(&self, text: &mut String) {
+    fn elements(&self, verb: &str, text: &mut String) {
         for (port, Allowed { mac, ips }) in &self.0 {
             let mut add = |set: &str, element: fmt::Arguments<'_>| {
-                line(text, format_args!("add element {TABLE} {set} {{ \"{port}\"{element} }}"));
+                line(text, format_args!("{verb} element {TABLE} {set} {{ \"{port}\"{element} }}"));
             };
             add("macs", format_args!(" . {mac}"));
             for ip in ips {
@@ -192,13 +201,26 @@ mod tests {
     }
 
     #[test]
-    fn a_further_endpoint_is_an_addition_and_a_lost_one_is_not() {
+    fn endpoints_come_and_go_one_by_one() {
         let (one, two) = (guard(&[1]), guard(&[1, 2]));
-        let added = two.additions(&one).expect("nothing goes");
-        assert!(added.lines().all(|line| line.contains("v020202020202")), "{added}");
-        assert_eq!(one.additions(&two), None);
-        assert_eq!(guard(&[2]).additions(&one), None);
-        assert_eq!(one.additions(&one).as_deref(), Some(""));
+        let added = two.changes(&one).expect("the first stays");
+        let only = |text: &str, verb: &str| {
+            text.lines().all(|line| line.starts_with(verb) && line.contains("v020202020202"))
+        };
+        assert!(only(&added, "add element") && added.lines().count() == 10, "{added}");
+        let gone = one.changes(&two).expect("the first stays");
+        assert!(only(&gone, "delete element") && gone.lines().count() == 10, "{gone}");
+        assert_eq!(one.changes(&one).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn a_table_is_made_whole_and_goes_with_its_last_endpoint() {
+        assert_eq!(guard(&[1]).changes(&guard(&[])), None);
+        assert_eq!(guard(&[]).changes(&guard(&[1])), None);
+        assert_eq!(guard(&[]).batch(), format!("add table {TABLE}\ndelete table {TABLE}\n"));
+        let mut other = guard(&[1]);
+        other.0.values_mut().for_each(|allowed| allowed.ips.clear());
+        assert_eq!(other.changes(&guard(&[1])), None, "what an endpoint may use does not change bit by bit");
     }
 
     #[test]

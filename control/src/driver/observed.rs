@@ -1,32 +1,11 @@
-//! What the kernel shows of a network on this node.
+//! What the kernel shows of links.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use weft_dataplane::wire::{MacAddr, Vni};
+use weft_dataplane::wire::MacAddr;
 
-use super::Guard;
-use crate::model::SandboxId;
-
-/// What the kernel shows of a network's hidden namespace and of the sandboxes it concerns.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Observed {
-    /// The hidden namespace, if it is there.
-    pub hidden: Option<Hidden>,
-    /// Links of sandboxes by name; a sandbox whose namespace is gone is absent.
-    pub sandboxes: BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
-}
-
-/// A hidden namespace as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Hidden {
-    /// Links by name.
-    pub links: BTreeMap<String, SeenLink>,
-    /// VNI whose traffic the dataplane carries through the uplink, if it does.
-    pub uplink: Option<Vni>,
-    /// What guards it, as far as is known.
-    pub guard: Option<Guard>,
-}
+use crate::plan::PortRole;
 
 /// A link as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,8 +35,20 @@ pub struct SeenPort {
     pub flood: bool,
     /// Takes frames from pinned addresses only; absent where the kernel cannot (before 5.18).
     pub locked: Option<bool>,
+    /// Reaches no other such port.
+    pub isolated: bool,
     /// Addresses pinned to it.
     pub pinned: BTreeSet<MacAddr>,
+}
+
+impl SeenPort {
+    /// Whether it is that to its bridge, as far as the kernel can have it so.
+    #[must_use]
+    pub fn has(&self, role: PortRole) -> bool {
+        let uplink = role == PortRole::Uplink;
+        let locked = self.locked.is_none_or(|locked| locked != uplink);
+        !self.learning && self.flood == uplink && locked && self.isolated == (role == PortRole::Isolated)
+    }
 }
 
 /// A setting of a link that is shown beside it.

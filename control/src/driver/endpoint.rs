@@ -1,0 +1,189 @@
+//! One endpoint in the kernel: its veth pair, its addresses, its place on a bridge. Every driver with a bridge has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use weft_dataplane::wire::MacAddr;
+
+use super::{MIN_MTU, MIN_MTU6, SeenLink, SeenPort, Setting, is_interface_name};
+use crate::model::{EndpointId, SandboxId};
+use crate::plan::{Place, PortRole, Step};
+
+/// One endpoint of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedEndpoint {
+    /// The endpoint.
+    pub id: EndpointId,
+    /// The sandbox it is in.
+    pub sandbox: SandboxId,
+    /// Name of its interface in the sandbox.
+    pub interface: String,
+    /// Its address.
+    pub mac: MacAddr,
+    /// Its addresses with the prefix lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+}
+
+/// Why no plan can be made; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// Packets of this size cannot be carried.
+    #[error("invalid MTU value: {0}")]
+    Mtu(u16),
+    /// Not a name the kernel takes.
+    #[error("invalid interface name {0:?}")]
+    InterfaceName(String),
+    /// Group or zero address.
+    #[error("invalid MAC address {0}")]
+    Mac(MacAddr),
+    /// Two endpoints of the network have one address.
+    #[error("MAC address {0} is used twice in the network")]
+    MacTwice(MacAddr),
+}
+
+/// Checks of the endpoints of one network everything that can be known without asking the kernel.
+pub(super) fn validate(mtu: u16, endpoints: &[WantedEndpoint]) -> Result<(), WishError> {
+    let six = endpoints.iter().flat_map(|e| &e.addresses).any(|a| a.addr().is_ipv6());
+    if mtu < if six { MIN_MTU6 } else { MIN_MTU } {
+        return Err(WishError::Mtu(mtu));
+    }
+    let mut macs = BTreeSet::new();
+    for endpoint in endpoints {
+        if !is_interface_name(&endpoint.interface) {
+            return Err(WishError::InterfaceName(endpoint.interface.clone()));
+        }
+        if !endpoint.mac.is_assignable() {
+            return Err(WishError::Mac(endpoint.mac));
+        }
+        if !macs.insert(endpoint.mac) {
+            return Err(WishError::MacTwice(endpoint.mac));
+        }
+    }
+    Ok(())
+}
+
+/// Name of the near end of an endpoint's veth pair: `v` and 12 digits of its id.
+#[must_use]
+pub fn port_name(endpoint: EndpointId) -> String {
+    format!("v{}", endpoint.short())
+}
+
+/// The first free name of `{prefix}0`, `{prefix}1`, …
+#[must_use]
+pub fn free_interface<'a>(prefix: &str, taken: impl IntoIterator<Item = &'a str>) -> String {
+    let taken: BTreeSet<_> = taken.into_iter().collect();
+    let free = (0..=taken.len()).map(|n| format!("{prefix}{n}")).find(|name| !taken.contains(name.as_str()));
+    free.expect("there are more names than are taken")
+}
+
+/// Where endpoints' pairs come out.
+pub(super) struct Site<'a> {
+    /// The namespace of the bridge.
+    pub(super) at: Place,
+    /// The bridge.
+    pub(super) bridge: &'a str,
+    /// Largest packet, octets.
+    pub(super) mtu: u16,
+    /// What endpoints' ports are to the bridge.
+    pub(super) role: PortRole,
+    /// Address of the near end, where it is to be known again by it.
+    pub(super) near: Option<MacAddr>,
+    /// Links that are there.
+    pub(super) links: Option<&'a BTreeMap<String, SeenLink>>,
+    /// Links of the sandboxes.
+    pub(super) sandboxes: &'a BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
+}
+
+impl Site<'_> {
+    /// What is to do for an endpoint; nothing when the kernel shows it as it is wanted.
+    pub(super) fn plan(&self, endpoint: &WantedEndpoint, steps: &mut Vec<Step>) {
+        let (at, inside, mtu) = (self.at, Place::Sandbox(endpoint.sandbox), self.mtu);
+        let (port, name) = (port_name(endpoint.id), endpoint.interface.clone());
+        let near = self.links.and_then(|links| links.get(&port));
+        let far = self.sandboxes.get(&endpoint.sandbox).and_then(|links| links.get(&name));
+        let far = far.filter(|far| far.mac == endpoint.mac);
+        let (near, far) = match (near, far) {
+            (Some(near), Some(far)) => (Some(near), Some(far)),
+            (half, _) => {
+                if half.is_some() {
+                    // The sandbox renamed, moved or re-addressed its end: make the pair anew.
+                    steps.push(Step::DeleteLink { at, name: port.clone() });
+                }
+                let (name, peer, mac) = (port.clone(), name.clone(), endpoint.mac);
+                steps.push(Step::AddVeth { at, name, near: self.near, peer_at: inside, peer, mac, mtu });
+                (None, None)
+            }
+        };
+        plan_settings(inside, endpoint, far, steps);
+        self.plan_near(&port, near, steps);
+        let on_bridge = near.and_then(|near| near.port.as_ref()).filter(|port| port.bridge == self.bridge);
+        if !on_bridge.is_some_and(|on_bridge| on_bridge.pinned.contains(&endpoint.mac)) {
+            steps.push(Step::PinMac { at, port, mac: endpoint.mac });
+        }
+        if far.is_some_and(|far| far.mtu != u32::from(mtu)) {
+            // Before the addresses: the kernel refuses IPv6 on links with an MTU below 1280.
+            steps.push(Step::SetMtu { at: inside, name: name.clone(), mtu });
+        }
+        for address in &endpoint.addresses {
+            if !far.is_some_and(|far| far.addresses.contains(address)) {
+                steps.push(Step::AddAddress { at: inside, name: name.clone(), address: *address });
+            }
+        }
+        if !far.is_some_and(|far| far.up) {
+            steps.push(Step::SetUp { at: inside, name: name.clone() });
+        }
+        if far.is_none() {
+            steps.push(Step::Tell { at: inside, name, mac: endpoint.mac });
+        }
+    }
+
+    fn plan_near(&self, port: &str, near: Option<&SeenLink>, steps: &mut Vec<Step>) {
+        let speaks = near.is_none_or(|near| near.settings.get(&Setting::DisableIpv6) == Some(&0));
+        if self.at == Place::Host && speaks {
+            // The host speaks by its bridge, not by each port.
+            steps.push(Step::SetSysctl { at: self.at, key: Setting::DisableIpv6.key(port), value: "1" });
+        }
+        self.plan_port(port, near, near.is_none(), self.role, steps);
+    }
+
+    /// A port of the bridge: size, bridge, up. `sized` tells that it was made with the size it is to have.
+    pub(super) fn plan_port(
+        &self,
+        name: &str,
+        seen: Option<&SeenLink>,
+        sized: bool,
+        role: PortRole,
+        steps: &mut Vec<Step>,
+    ) {
+        let (at, mtu) = (self.at, self.mtu);
+        if !sized && seen.is_none_or(|seen| seen.mtu != u32::from(mtu)) {
+            steps.push(Step::SetMtu { at, name: name.into(), mtu });
+        }
+        let right = |port: &SeenPort| port.bridge == self.bridge && port.has(role);
+        if !seen.and_then(|seen| seen.port.as_ref()).is_some_and(right) {
+            steps.push(Step::Enslave { at, name: name.into(), bridge: self.bridge.into(), role });
+        }
+        if !seen.is_some_and(|seen| seen.up) {
+            steps.push(Step::SetUp { at, name: name.into() });
+        }
+    }
+}
+
+/// What the far end does by itself. Somebody inside, or the end of an agent halfway, may have left it otherwise.
+fn plan_settings(at: Place, endpoint: &WantedEndpoint, far: Option<&SeenLink>, steps: &mut Vec<Step>) {
+    let six = endpoint.addresses.iter().any(|a| a.addr().is_ipv6());
+    let settings = [
+        // Another sandbox must not be able to announce itself as a router (CVE-2020-13401), nor reach one by
+        // IPv6 in a network that has none (CVE-2024-32473).
+        (Setting::AcceptRa, 0, "0"),
+        if six { (Setting::DisableIpv6, 0, "0") } else { (Setting::DisableIpv6, 1, "1") },
+        // An address that comes back with another MAC would be dead to those who remember the first one.
+        (Setting::NdiscNotify, 1, "1"),
+        (Setting::ArpNotify, 1, "1"),
+    ];
+    for (setting, number, value) in settings {
+        if far.is_none_or(|far| far.settings.get(&setting).is_some_and(|seen| *seen != number)) {
+            steps.push(Step::SetSysctl { at, key: setting.key(&endpoint.interface), value });
+        }
+    }
+}

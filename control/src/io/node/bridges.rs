@@ -1,0 +1,157 @@
+//! Networks of this host: their bridges, and the ways out of it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Errand, Node, Reply, answer, internal, json, wall};
+use crate::api::{NetworkCreate, NetworkCreated};
+use crate::catalog;
+use crate::driver::WantedEndpoint;
+use crate::driver::bridge::{Wanted, WantedBridge};
+use crate::io::server::{Answer, Refusal};
+use crate::io::worker::Purpose;
+use crate::local::{BridgeView, EndpointView};
+use crate::model::{NetworkId, SandboxId};
+use crate::timestamp::UnixMillis;
+use axum::http::StatusCode;
+
+impl Node {
+    /// Makes a network of this host: written down, then made; one that can't be made is forgotten again.
+    pub(super) fn create_local(&mut self, request: NetworkCreate, reply: Reply) {
+        self.worker.hand(move |bench| {
+            let routed = bench.kernel.routed();
+            move |node: &mut Self| match routed {
+                Ok(routed) => node.define_local(request, &routed, reply),
+                Err(fault) => answer(reply, Err(internal(crate::io::server::explain(&fault)))),
+            }
+        });
+    }
+
+    fn define_local(&mut self, request: NetworkCreate, routed: &[IpNet], reply: Reply) {
+        let used: Vec<IpNet> = routed.iter().copied().chain(self.cluster.subnets()).collect();
+        let made = catalog::admit(&self.cluster, &self.local, &request.name)
+            .map_err(Refusal::from)
+            .and_then(|()| Ok(self.local.create(UnixMillis(wall()), request, &used)?));
+        match made {
+            Ok(id) => self.make_bridge(id, reply),
+            Err(refusal) => answer(reply, Err(refusal)),
+        }
+    }
+
+    fn make_bridge(&mut self, id: NetworkId, reply: Reply) {
+        let wanted = self.wanted_bridges();
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle_bridges(wanted, Purpose::Network(id));
+            move |node: &mut Self| node.bridge_made(id, outcome.map(|_| ()), reply)
+        });
+    }
+
+    fn bridge_made(&mut self, id: NetworkId, outcome: Result<(), String>, reply: Reply) {
+        let outcome = match outcome {
+            Ok(()) => {
+                tracing::info!(network = %id, "network made");
+                json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
+            }
+            Err(fault) => {
+                self.counters.kernel_failures += 1;
+                if let Err(fault) = self.local.remove(id) {
+                    tracing::warn!(network = %id, %fault, "a network that could not be made stays");
+                }
+                self.settle_bridges(Purpose::Removal, None);
+                Err(internal(fault))
+            }
+        };
+        answer(reply, outcome);
+    }
+
+    /// Removes a network of this host.
+    pub(super) fn remove_local(&mut self, id: NetworkId, name: &str, reply: Reply) {
+        match self.local.remove(id) {
+            Ok(()) => {
+                let errand = self.errands.begin();
+                self.settle_bridges(Purpose::Removal, Some(errand));
+                let done = format!("network {name} is removed");
+                self.answer_after(errand, reply, Answer::Done(StatusCode::NO_CONTENT), done);
+            }
+            Err(fault) => answer(reply, Err(fault.into())),
+        }
+    }
+
+    /// Brings the host's bridges to what networks want; failures are tried again by the next audit.
+    pub(super) fn settle_bridges(&mut self, purpose: Purpose, errand: Option<Errand>) {
+        let wanted = self.wanted_bridges();
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle_bridges(wanted, purpose);
+            move |node: &mut Self| {
+                if let Err(fault) = outcome {
+                    node.counters.kernel_failures += 1;
+                    tracing::warn!(fault, "bridges are not as they should be; the next audit tries again");
+                    node.errands.note(errand, fault);
+                }
+            }
+        });
+    }
+
+    /// What networks of this host want of the kernel.
+    pub(super) fn wanted_bridges(&self) -> Wanted {
+        let bridges = self.local.bridges().map(|bridge| self.wanted_bridge(bridge));
+        Wanted { me: self.cluster.node_id(), bridges: bridges.collect() }
+    }
+
+    fn wanted_bridge(&self, bridge: BridgeView) -> WantedBridge {
+        let gateway = |subnet: &crate::network::Subnet| {
+            let own = subnet.gateway.is_ipv6() || !bridge.inhibit_ipv4;
+            own.then(|| IpNet::new(subnet.gateway, subnet.prefix.prefix_len()).ok()).flatten()
+        };
+        let endpoints = bridge.endpoints.iter().filter_map(|endpoint| self.wanted_endpoint(endpoint));
+        WantedBridge {
+            network: bridge.network,
+            mtu: bridge.mtu,
+            addresses: bridge.subnets.iter().filter_map(gateway).collect(),
+            ipv6: bridge.subnets.iter().any(|subnet| subnet.gateway.is_ipv6()),
+            forwards: !bridge.internal,
+            icc: bridge.icc,
+            standing: !bridge.predefined,
+            endpoints: endpoints.collect(),
+            interface: bridge.interface,
+        }
+    }
+
+    fn wanted_endpoint(&self, endpoint: &EndpointView) -> Option<WantedEndpoint> {
+        let sandbox = self.sandboxes.get(endpoint.sandbox)?;
+        let EndpointView { endpoint: id, mac, addresses, .. } = endpoint.clone();
+        let named = sandbox.interfaces.get(&id).cloned();
+        let interface = named.or_else(|| self.fresh.contains(&id).then(String::new))?;
+        Some(WantedEndpoint { id, sandbox: sandbox.id, interface, mac, addresses })
+    }
+
+    /// Where whatever no other route takes leaves a sandbox: link and next hop, at most one of each family.
+    pub(super) fn default_routes(&self, sandbox: SandboxId) -> Vec<(String, IpAddr)> {
+        let Some(interfaces) = self.sandboxes.get(sandbox).map(|sandbox| &sandbox.interfaces) else {
+            return Vec::new();
+        };
+        let mut ways: Vec<_> = self.local.ways_out(sandbox).collect();
+        ways.sort_by_key(|way| (std::cmp::Reverse(way.priority), way.name));
+        let hops = ways.iter().filter_map(|way| Some((interfaces.get(&way.endpoint)?, way)));
+        let hops: Vec<_> =
+            hops.flat_map(|(link, way)| way.gateways.iter().map(move |hop| (link, *hop))).collect();
+        let first = |v4: bool| hops.iter().find(|(_, hop)| hop.is_ipv4() == v4);
+        [first(true), first(false)].into_iter().flatten().map(|(link, hop)| ((*link).clone(), *hop)).collect()
+    }
+
+    /// Brings a sandbox's default routes to what its networks want.
+    pub(super) fn settle_routes(&mut self, sandbox: SandboxId, errand: Option<Errand>) {
+        let wanted = self.default_routes(sandbox);
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle_routes(sandbox, &wanted);
+            move |node: &mut Self| {
+                if let Err(fault) = outcome {
+                    node.counters.kernel_failures += 1;
+                    tracing::warn!(%sandbox, fault, "a sandbox has no way out; the next audit tries again");
+                    node.errands.note(errand, fault);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! Why something about a network of this host was refused or failed, in Docker's words where Docker has some.
+
+use crate::model::Name;
+use crate::network::{Class, CreateError, NetworkError};
+use crate::storage::StorageError;
+
+use super::options::OptionError;
+
+/// An operation that was refused or failed; nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// What networks of every reach refuse.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The network cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// A driver option.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// Only one of each.
+    #[error("only one instance of \"{0}\" network is allowed")]
+    OneOnly(&'static str),
+    /// Several subnets of one family.
+    #[error("bridge driver doesn't support multiple subnets")]
+    Subnets,
+    /// Two networks want one interface.
+    #[error(
+        "cannot create network {id} ({interface}): conflicts with network {other} ({interface}): networks have same \
+         bridge name"
+    )]
+    SameInterface {
+        /// The network that is not made.
+        id: String,
+        /// Name of the interface.
+        interface: String,
+        /// The network that has it.
+        other: String,
+    },
+    /// A network that is always there.
+    #[error("{0} is a pre-defined network and cannot be removed")]
+    Predefined(Name),
+    /// The host's stack is chosen when a sandbox is made.
+    #[error("cannot connect container to host network - container must be created in host network mode")]
+    ConnectHost,
+    /// The host's stack stays.
+    #[error("cannot disconnect container from host network - container was created in host network mode")]
+    DisconnectHost,
+    /// A sandbox in `none` is in nothing else.
+    #[error(
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    )]
+    Private,
+    /// The default bridge takes what comes.
+    #[error(
+        "invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only"
+    )]
+    FixedAddress,
+    /// The default bridge has no names.
+    #[error(
+        "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
+    )]
+    Aliases,
+    /// [`MAX_NETWORKS`](super::MAX_NETWORKS) are there.
+    #[error("this host has {0} networks of its own, which is the most it may have")]
+    Full(usize),
+    /// The default bridge has another subnet, and endpoints.
+    #[error(
+        "--bip {wanted}: the network bridge has the subnet {subnet} and sandboxes in it; disconnect them first, with \
+         an agent that is started without --bip"
+    )]
+    Bip {
+        /// What was asked for.
+        wanted: String,
+        /// What it has.
+        subnet: String,
+    },
+    /// The state could not be made durable.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The stored state is not what this version writes.
+    #[error("stored {0} cannot be read: the state file is damaged or of another version")]
+    Corrupt(&'static str),
+}
+
+impl LocalError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Network(fault) => fault.class(),
+            Self::Create(fault) => fault.class(),
+            Self::Option(_) | Self::Subnets | Self::FixedAddress | Self::Aliases | Self::Bip { .. } => {
+                Class::Invalid
+            }
+            Self::OneOnly(_)
+            | Self::SameInterface { .. }
+            | Self::Predefined(_)
+            | Self::ConnectHost
+            | Self::DisconnectHost
+            | Self::Private => Class::Refused,
+            Self::Full(_) => Class::Unavailable,
+            Self::Storage(_) | Self::Corrupt(_) => Class::Failed,
+        }
+    }
+}

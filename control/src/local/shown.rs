@@ -1,0 +1,157 @@
+//! Networks of this host as people see them, and as firewall, DNS and driver do.
+
+use super::{BridgeView, Driver, Endpoint, EndpointView, Local, Network};
+use crate::api;
+use crate::model::{EndpointId, NetworkId, SandboxId};
+use crate::network::shown;
+
+impl Local {
+    /// Every network, without endpoints, ordered by name.
+    #[must_use]
+    pub fn shown(&self) -> Vec<api::Network> {
+        let mut networks: Vec<_> = self.networks.values().map(|network| self.show(network)).collect();
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        networks
+    }
+
+    /// One network with its endpoints; `node` is the name of this node.
+    #[must_use]
+    pub fn show_whole(&self, id: NetworkId, node: &str) -> Option<api::Network> {
+        let network = self.networks.get(&id)?;
+        let container = |(id, endpoint): (EndpointId, &Endpoint)| {
+            (endpoint.sandbox.long(), self.show_endpoint(network, id, endpoint, node))
+        };
+        Some(api::Network { containers: self.of(id).map(container).collect(), ..self.show(network) })
+    }
+
+    fn show(&self, network: &Network) -> api::Network {
+        let definition = &network.definition;
+        let config = definition.subnets.iter().map(shown).collect();
+        api::Network {
+            name: definition.name.to_string(),
+            id: definition.id.long(),
+            created: definition.created.to_string(),
+            scope: "local".to_owned(),
+            driver: definition.driver.to_string(),
+            enable_ipv4: definition.has(true) || definition.driver != Driver::Bridge,
+            enable_ipv6: definition.has(false),
+            ipam: api::Ipam { driver: "default".to_owned(), options: None, config },
+            internal: definition.internal,
+            attachable: false,
+            ingress: false,
+            options: definition.options.clone(),
+            labels: definition.labels.clone(),
+            peers: Vec::new(),
+            containers: Default::default(),
+            vni: 0,
+            mtu: if definition.driver == Driver::Bridge { network.options.mtu } else { 0 },
+            ranges: ranges(network),
+        }
+    }
+
+    fn show_endpoint(
+        &self,
+        network: &Network,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        node: &str,
+    ) -> api::NetworkEndpoint {
+        let cidr = |v4: bool| {
+            let ip = endpoint.ips.iter().find(|ip| ip.is_ipv4() == v4);
+            let len = ip.and_then(|ip| network.pool_of(*ip)).map(super::Pool::prefix_len);
+            ip.zip(len).map(|(ip, len)| format!("{ip}/{len}")).unwrap_or_default()
+        };
+        api::NetworkEndpoint {
+            name: endpoint.name.to_string(),
+            endpoint_id: id.long(),
+            mac_address: endpoint.mac().to_string(),
+            ipv4_address: cidr(true),
+            ipv6_address: cidr(false),
+            node: node.to_owned(),
+        }
+    }
+
+    /// Every bridge network with what is attached to it, in order of ids.
+    pub fn bridges(&self) -> impl Iterator<Item = BridgeView> + '_ {
+        let bridges = self.networks.values().filter(|network| network.definition.driver == Driver::Bridge);
+        bridges.map(|network| self.view(network))
+    }
+
+    /// One bridge network with what is attached to it.
+    #[must_use]
+    pub fn bridge(&self, id: NetworkId) -> Option<BridgeView> {
+        let network = self.networks.get(&id)?;
+        (network.definition.driver == Driver::Bridge).then(|| self.view(network))
+    }
+
+    fn view(&self, network: &Network) -> BridgeView {
+        let Network { definition, options, .. } = network;
+        let endpoint = |(id, endpoint): (EndpointId, &Endpoint)| EndpointView {
+            endpoint: id,
+            sandbox: endpoint.sandbox,
+            name: endpoint.name.clone(),
+            aliases: endpoint.aliases.clone(),
+            addresses: self.lease(id, endpoint).addresses,
+            mac: endpoint.mac(),
+        };
+        BridgeView {
+            network: definition.id,
+            name: definition.name.clone(),
+            interface: network.interface(),
+            predefined: definition.is_predefined(),
+            subnets: definition.subnets.clone(),
+            internal: definition.internal,
+            icc: options.icc,
+            masquerade: options.masquerade && !definition.internal,
+            host_binding: options.host_binding,
+            inhibit_ipv4: options.inhibit_ipv4,
+            mtu: options.mtu,
+            endpoints: self.of(definition.id).map(endpoint).collect(),
+        }
+    }
+
+    /// What names of interfaces of a network begin with.
+    #[must_use]
+    pub fn interface_prefix(&self, id: NetworkId) -> &str {
+        self.networks.get(&id).map_or("eth", |network| network.options.prefix.as_str())
+    }
+
+    /// The networks a sandbox could leave by: priority, name, endpoint and gateways of each.
+    pub fn ways_out(&self, sandbox: SandboxId) -> impl Iterator<Item = WayOut<'_>> {
+        let of_sandbox = self.endpoints.iter().filter(move |(_, endpoint)| endpoint.sandbox == sandbox);
+        of_sandbox.filter_map(|(id, endpoint)| {
+            let network = self.networks.get(&endpoint.network)?;
+            let definition = &network.definition;
+            let gateways = definition.subnets.iter().map(|subnet| subnet.gateway).collect();
+            let name = definition.name.as_str();
+            let out = WayOut { priority: endpoint.gateway_priority, name, endpoint: *id, gateways };
+            (!definition.internal).then_some(out)
+        })
+    }
+}
+
+/// A network that leads out of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayOut<'a> {
+    /// The highest is preferred.
+    pub priority: i64,
+    /// Name of the network; among equals the first is preferred.
+    pub name: &'a str,
+    /// The sandbox's endpoint in it.
+    pub endpoint: EndpointId,
+    /// Its gateways, at most one of each family.
+    pub gateways: Vec<std::net::IpAddr>,
+}
+
+fn ranges(network: &Network) -> Vec<api::RangeUse> {
+    let subnets = network.definition.subnets.iter().zip(&network.pools);
+    let range = |(subnet, pool): (&crate::network::Subnet, &super::Pool)| {
+        let (owned, used) = pool.usage();
+        api::RangeUse {
+            subnet: subnet.prefix.to_string(),
+            owned: u64::try_from(owned).unwrap_or(u64::MAX),
+            used: used as u64,
+        }
+    };
+    subnets.map(range).collect()
+}
