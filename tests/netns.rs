@@ -27,10 +27,14 @@ mod faults;
 mod flood;
 #[path = "netns/frames.rs"]
 mod frames;
+#[path = "netns/greeter.rs"]
+mod greeter;
 #[path = "netns/hardening.rs"]
 mod hardening;
 #[path = "netns/inject.rs"]
 mod inject;
+#[path = "netns/isolation.rs"]
+mod isolation;
 #[path = "netns/joining.rs"]
 mod joining;
 #[path = "netns/kernel_peer.rs"]
@@ -49,6 +53,8 @@ mod namespace;
 mod paced;
 #[path = "netns/pcap.rs"]
 mod pcap;
+#[path = "netns/publishing.rs"]
+mod publishing;
 #[path = "netns/rig.rs"]
 mod rig;
 #[path = "netns/sandboxes.rs"]

@@ -23,8 +23,10 @@ use weft_dataplane::wire::MacAddr;
 
 use super::namespace::{Namespace, NamespaceError};
 
+mod rules;
 mod seen;
 
+pub(crate) use rules::write as write_rule;
 pub use seen::{Ipv6Settings, Link};
 
 /// What was asked of the kernel's network, and its answer.

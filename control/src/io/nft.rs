@@ -44,7 +44,19 @@ pub(crate) enum NftError {
 /// # Errors
 /// Nothing was changed.
 pub(crate) fn apply(namespace: &Namespace, batch: &str) -> Result<(), NftError> {
-    run(namespace, &["-f", "-"], batch).map(drop)
+    apply_known(namespace, batch, |_| ())
+}
+
+/// As [`apply`]; `started` gets to know the process that changes the tables before it can.
+///
+/// # Errors
+/// Nothing was changed.
+pub(crate) fn apply_known(
+    namespace: &Namespace,
+    batch: &str,
+    started: impl Fn(u32) + Sync,
+) -> Result<(), NftError> {
+    run(namespace, &["-f", "-"], batch, &started).map(drop)
 }
 
 /// Packets counted by the named counters of `table` (`FAMILY NAME`).
@@ -53,7 +65,7 @@ pub(crate) fn apply(namespace: &Namespace, batch: &str) -> Result<(), NftError> 
 /// There is no such table, or `nft` fails.
 pub(crate) fn counters(namespace: &Namespace, table: &str) -> Result<BTreeMap<String, u64>, NftError> {
     let words: Vec<_> = ["-j", "list", "counters", "table"].into_iter().chain(table.split(' ')).collect();
-    parse(&run(namespace, &words, "")?).ok_or(NftError::Form)
+    parse(&run(namespace, &words, "", &|_| ())?).ok_or(NftError::Form)
 }
 
 /// `{"nftables": [{"counter": {"name": …, "packets": …, …}}, …]}`.
@@ -64,14 +76,22 @@ fn parse(listed: &str) -> Option<BTreeMap<String, u64>> {
     counters.map(|c| Some((c["name"].as_str()?.to_owned(), c["packets"].as_u64()?))).collect()
 }
 
-fn run(namespace: &Namespace, words: &[&str], input: &str) -> Result<String, NftError> {
+fn run(
+    namespace: &Namespace,
+    words: &[&str],
+    input: &str,
+    started: &(dyn Fn(u32) + Sync),
+) -> Result<String, NftError> {
     namespace.run(|| {
         let mut child = start("nft", words).or_else(|fault| match fault.kind() {
             io::ErrorKind::NotFound => start(USUAL_PLACE, words),
             _ => Err(fault),
         });
         match &mut child {
-            Ok(child) => finish(child, input),
+            Ok(child) => {
+                started(child.id());
+                finish(child, input)
+            }
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Err(NftError::Missing),
             Err(fault) => Err(io::Error::from(fault.kind()).into()),
         }

@@ -17,6 +17,7 @@ use weft_dataplane::segment::SegmentSpec;
 use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::process;
+use super::proxy::Relay;
 use super::server::{Answer, Refusal};
 use super::worker::{Purpose, Worker};
 use crate::catalog::{self, Reach};
@@ -37,6 +38,7 @@ mod errand;
 mod lifecycle;
 mod moved;
 mod names;
+mod publishing;
 mod sandboxes;
 mod shown;
 
@@ -72,6 +74,7 @@ pub(crate) struct Node {
     storage: Arc<dyn Storage>,
     sandboxes: Sandboxes,
     publishing: Publishing,
+    relay: Relay,
     worker: Worker,
     pub(crate) names: Names,
     pub(crate) dataplane: Arc<Dataplane>,
@@ -93,6 +96,8 @@ pub(crate) struct Node {
     making: BTreeSet<Name>,
     /// Members to fetch the keys of the cluster from.
     pub(crate) ring_at: Vec<SocketAddr>,
+    /// Whether the firewall was taken away, for good.
+    torn_down: bool,
     /// Whether the host is to be taken out of the cluster.
     pub(crate) leaving: bool,
     /// Whether the node has handed on what it had.
@@ -183,8 +188,7 @@ fn answer(reply: Reply, outcome: Result<Answer, Refusal>) {
 
 impl Node {
     pub(crate) fn new(
-        cluster: Cluster,
-        local: Local,
+        (cluster, local): (Cluster, Local),
         storage: Arc<dyn Storage>,
         (sandboxes, publishing): (Sandboxes, Publishing),
         worker: Worker,
@@ -198,6 +202,7 @@ impl Node {
             storage,
             sandboxes,
             publishing,
+            relay: Relay::default(),
             worker,
             names,
             dataplane,
@@ -212,6 +217,7 @@ impl Node {
             errands: Errands::default(),
             making: BTreeSet::new(),
             ring_at: Vec::new(),
+            torn_down: false,
             leaving: false,
             left: false,
             twin: None,

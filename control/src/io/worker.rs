@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::firewall::Loader;
 use super::kernel::{Kernel, KernelError};
 use super::namespace::Pins;
 use super::node::Node;
@@ -26,6 +27,7 @@ type Work = Box<dyn FnOnce(&mut Bench) -> Next + Send>;
 /// The kernel, and what the thread remembers between pieces of work.
 pub(crate) struct Bench {
     pub(crate) kernel: Kernel,
+    pub(crate) firewall: Loader,
     /// Names picked for interfaces that the loop has not recorded yet.
     picked: BTreeMap<EndpointId, (SandboxId, String)>,
 }
@@ -240,11 +242,15 @@ impl Worker {
     ///
     /// # Errors
     /// No more threads.
-    pub(crate) fn start(kernel: Kernel, done: UnboundedSender<Next>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        kernel: Kernel,
+        firewall: Loader,
+        done: UnboundedSender<Next>,
+    ) -> std::io::Result<Self> {
         let (work, queue) = mpsc::channel::<Work>();
         let told = done.clone();
         let thread = std::thread::Builder::new().name("weft-kernel".into()).spawn(move || {
-            let mut bench = Bench { kernel, picked: BTreeMap::new() };
+            let mut bench = Bench { kernel, firewall, picked: BTreeMap::new() };
             for work in queue {
                 let next = work(&mut bench);
                 bench.kernel.close_all();

@@ -21,6 +21,7 @@ use crate::cluster::{Cluster, ClusterConfig, ClusterError, Timing};
 use crate::identity::Identity;
 use crate::io::admission::{self, AskError, Asking};
 use crate::io::dns::Dns;
+use crate::io::firewall::{Disturbed, Loader, Ours, Watch};
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
@@ -190,6 +191,9 @@ struct Agent {
     done: UnboundedReceiver<Next>,
     seeds: mpsc::Receiver<Vec<std::net::SocketAddr>>,
     seeking: JoinHandle<()>,
+    /// Somebody has changed the firewall.
+    disturbed: mpsc::Receiver<Disturbed>,
+    watching: JoinHandle<()>,
     tick: tokio::time::Interval,
     ticks: u32,
     buffer: Vec<u8>,
@@ -251,7 +255,13 @@ impl Agent {
         let namespaces = config.run_dir.join("netns");
         let pins = Pins::open(&namespaces).map_err(|fault| AgentError::Start(explain(&fault)))?;
         let (done_in, done) = mpsc::unbounded_channel();
-        let worker = Kernel::new(pins, edges.carrier()).and_then(|kernel| Worker::start(kernel, done_in));
+        let ours = Ours::default();
+        let host_namespace = Namespace::current().map_err(|fault| AgentError::Start(explain(&fault)))?;
+        let worker = Kernel::new(pins, edges.carrier())
+            .and_then(|kernel| Worker::start(kernel, Loader::new(host_namespace, ours.clone())?, done_in));
+        let (disturbed_in, disturbed) = mpsc::channel(1);
+        let watch = Watch::open(ours).map_err(failed("listen to changes of the firewall"))?;
+        let watching = tokio::spawn(watch.tell(disturbed_in));
         let worker = worker.map_err(failed("start the kernel's thread"))?;
         let host = Host::new(config.resolv_conf.clone());
         let files = SandboxFiles::new(config.run_dir.join("sandboxes"));
@@ -266,8 +276,7 @@ impl Agent {
             warnings: BTreeMap::new(),
         };
         let node = Node::new(
-            cluster,
-            local,
+            (cluster, local),
             storage,
             (sandboxes, publishing),
             worker,
@@ -298,6 +307,8 @@ impl Agent {
             done,
             seeds,
             seeking,
+            disturbed,
+            watching,
             tick,
             ticks: 0,
             buffer: vec![0; 1 << 16],
@@ -331,6 +342,7 @@ impl Agent {
             Some(next) = self.done.recv() => next(&mut self.node),
             Some(asked) = self.calls.recv() => self.node.handle(asked),
             Some(found) = self.seeds.recv() => self.join(&found),
+            Some(what) = self.disturbed.recv() => self.node.disturbed(what),
             ready = self.edges.bell.readable() => {
                 if let Ok(mut ready) = ready {
                     ready.clear_ready();
@@ -530,6 +542,7 @@ impl Agent {
     async fn stop(mut self, teardown: bool) {
         let teardown = teardown || self.node.leaving;
         self.seeking.abort();
+        self.watching.abort();
         self.calls.close();
         if teardown {
             self.node.tear_down();

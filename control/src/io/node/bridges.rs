@@ -40,6 +40,8 @@ impl Node {
     }
 
     fn make_bridge(&mut self, id: NetworkId, reply: Reply) {
+        // Closed before there is anything to close.
+        self.settle_firewall();
         let wanted = self.wanted_bridges();
         self.worker.hand(move |bench| {
             let outcome = bench.settle_bridges(wanted, Purpose::Network(id));
@@ -51,6 +53,7 @@ impl Node {
         let outcome = match outcome {
             Ok(()) => {
                 tracing::info!(network = %id, "network made");
+                self.look_for_obstacles();
                 json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
             }
             Err(fault) => {
@@ -59,6 +62,7 @@ impl Node {
                     tracing::warn!(network = %id, %fault, "a network that could not be made stays");
                 }
                 self.settle_bridges(Purpose::Removal, None);
+                self.settle_firewall();
                 Err(internal(fault))
             }
         };
@@ -71,6 +75,7 @@ impl Node {
             Ok(()) => {
                 let errand = self.errands.begin();
                 self.settle_bridges(Purpose::Removal, Some(errand));
+                self.settle_firewall();
                 let done = format!("network {name} is removed");
                 self.answer_after(errand, reply, Answer::Done(StatusCode::NO_CONTENT), done);
             }

@@ -72,6 +72,7 @@ impl Node {
         let prefix = self.local.interface_prefix(lease.network).to_owned();
         let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default(), prefix };
         if self.local.endpoint(lease.endpoint).is_some() {
+            self.settle_firewall();
             let wanted = self.wanted_bridges();
             return self.worker.hand(move |bench| {
                 let outcome = bench.settle_bridges(wanted, Purpose::Fresh(fresh));
@@ -100,6 +101,7 @@ impl Node {
             if self.local.endpoint(lease.endpoint).is_none() {
                 self.cluster.announce(now(), lease.endpoint)?;
             }
+            self.publish(sandbox)?;
             Ok(interface)
         });
         self.names.doubt();
@@ -119,6 +121,7 @@ impl Node {
     fn show_way_out(&mut self, lease: &Lease, sandbox: SandboxId, interface: String, reply: Reply) {
         self.untold.push((sandbox, interface.clone(), lease.mac));
         tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
+        self.settle_firewall();
         let (wanted, connected) = (self.default_routes(sandbox), connected(lease, interface));
         self.worker.hand(move |bench| {
             let routed = bench.settle_routes(sandbox, &wanted);
@@ -168,6 +171,7 @@ impl Node {
                 |_: &mut Self| {}
             });
             self.settle_bridges(Purpose::Removal, errand);
+            self.settle_firewall();
             self.settle_routes(sandbox, errand);
             return Ok(());
         }

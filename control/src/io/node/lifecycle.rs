@@ -12,6 +12,7 @@ use super::{Node, now, owner_runs};
 use crate::driver::bridge;
 use crate::driver::overlay::Wanted;
 use crate::io::commands::{self, Directory};
+use crate::io::firewall::Disturbed;
 use crate::io::kernel::{Carrier, hidden_pin, network_of_pin};
 use crate::io::server::explain;
 use crate::io::worker::{Bench, Purpose};
@@ -46,8 +47,11 @@ impl Node {
             self.segment_changed(*network);
             self.settle(*network);
         }
+        self.publish_all();
+        self.settle_firewall();
         self.settle_bridges(Purpose::All, None);
         self.settle_all_routes();
+        self.look_for_obstacles();
         self.sweep_pins(networks);
         self.sweep_commands();
         self.drain_cluster();
@@ -152,6 +156,9 @@ impl Node {
                 }
             });
         }
+        self.disturbed(Disturbed::Tables);
+        self.disturbed(Disturbed::Rules);
+        self.look_for_obstacles();
         self.audit_bridges();
         self.settle_all_routes();
         self.sweep_pins(networks);
@@ -319,6 +326,7 @@ impl Node {
                 }
             }
         });
+        self.tear_firewall_down();
         self.sweep_pins(BTreeSet::new());
     }
 }

@@ -164,10 +164,9 @@ impl Node {
 
     /// Removes a sandbox: from the records first, so that a crash leaves nothing that comes back.
     pub(super) fn forget_sandbox(&mut self, id: SandboxId, errand: Option<Errand>) -> Result<(), Refusal> {
-        let ports = self.publishing.get(id).map(|_| publish::forget(id));
-        let rows: Vec<_> = ports.into_iter().chain([forget(id)]).collect();
+        let rows: Vec<_> = self.unpublishing(id).into_iter().chain([forget(id)]).collect();
         self.commit("sandbox-remove", &rows)?;
-        self.publishing.remove(id);
+        self.unpublished(id);
         self.sandboxes.remove(id);
         self.names.doubt();
         tracing::info!(sandbox = %id, "sandbox removed");
