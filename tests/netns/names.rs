@@ -302,3 +302,30 @@ fn a_sandbox_has_the_servers_hosts_and_name_that_its_user_wants() {
     }
     assert!(a.weft(&["sandbox", "inspect", "other"]).code != 0, "nothing was made");
 }
+
+#[test]
+fn bridges_that_somebody_made_have_names_and_the_predefined_one_has_none() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    a.ok(&["network", "create", "front"]);
+    a.ok(&["network", "create", "--internal", "back"]);
+    let web = a.sandbox("web", "front", &["--alias", "www"]);
+    let api = a.sandbox("api", "front", &[]);
+    a.ok(&["network", "connect", "back", "api"]);
+    let db = a.sandbox("db", "back", &[]);
+    finds(&web, "api", &[api.ip4().into()]);
+    finds(&api, "www", &[web.ip4().into()]);
+    finds(&api, "db.back", &[db.ip4().into()]);
+    misses(&web, "db");
+    misses(&db, "web");
+    misses(&db, "leak.example.org");
+    success(&mut web.exec("busybox ping -c 1 -W 5 api"));
+    a.ok(&["sandbox", "rm", "api"]);
+    misses(&web, "api");
+
+    let app = a.sandbox("app1", "bridge", &[]);
+    let lost = answer(&mut app.exec("busybox ping -c 1 app2"));
+    assert!(lost.code == 1 && lost.stderr.contains("ping: bad address 'app2'"), "{lost:?}");
+    assert!(!success(&mut app.exec("cat /etc/resolv.conf")).contains("127.0.0.11"));
+}

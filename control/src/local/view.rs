@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use weft_dataplane::wire::MacAddr;
 
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::names::{Named, Zone};
 use crate::network::Subnet;
 
 /// A bridge network of this node.
@@ -52,4 +53,22 @@ pub struct EndpointView {
     pub addresses: Vec<IpNet>,
     /// Its MAC address.
     pub mac: MacAddr,
+}
+
+impl BridgeView {
+    /// The names of the network.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        let described = |end: &EndpointView| {
+            let addresses: Vec<IpAddr> = end.addresses.iter().map(IpNet::addr).collect();
+            (addresses, end.sandbox.short())
+        };
+        let described: Vec<_> = self.endpoints.iter().map(described).collect();
+        let named = self.endpoints.iter().zip(&described).map(|(end, (addresses, id))| {
+            let aliases = end.aliases.iter().map(Name::as_str);
+            let names = [end.name.as_str()].into_iter().chain(aliases).chain([id.as_str()]);
+            Named { names: names.collect(), addresses }
+        });
+        Zone::derive(self.name.as_str(), self.subnets.iter().map(|subnet| subnet.prefix).collect(), named)
+    }
 }

@@ -99,7 +99,13 @@ struct Membership {
     interface: String,
     network: NetworkId,
     internal: bool,
+    /// Whether there are names in the network.
+    named: bool,
     addresses: Vec<IpAddr>,
+}
+
+fn has_names(places: &[Membership]) -> bool {
+    places.iter().any(|place| place.named)
 }
 
 impl Node {
@@ -135,18 +141,20 @@ impl Node {
         }
     }
 
-    /// Networks with names of each sandbox that weft made, in the order of interfaces.
+    /// Networks of each sandbox that weft made, in the order of interfaces.
     fn memberships(&self) -> BTreeMap<SandboxId, Vec<Membership>> {
         let mut memberships: BTreeMap<SandboxId, Vec<Membership>> = BTreeMap::new();
-        for own in self.cluster.own_endpoints() {
+        for own in self.own_endpoints() {
             // Whoever made a namespace has a resolver for it, perhaps at the same address.
             let made = |sandbox: &&Sandbox| sandbox.origin == Origin::Made;
             let Some(sandbox) = self.sandboxes.get(own.sandbox).filter(made) else { continue };
             let network = own.lease.network;
+            let local = self.local.definition(network);
             memberships.entry(own.sandbox).or_default().push(Membership {
                 interface: sandbox.interfaces.get(&own.lease.endpoint).cloned().unwrap_or_default(),
                 network,
-                internal: self.cluster.is_internal(network),
+                internal: local.map_or_else(|| self.cluster.is_internal(network), |local| local.internal),
+                named: local.is_none_or(|local| !local.is_predefined()),
                 addresses: own.lease.addresses.iter().map(|net| net.addr()).collect(),
             });
         }
@@ -162,7 +170,8 @@ impl Node {
         renamed: &BTreeSet<NetworkId>,
     ) -> View {
         let mut view = View { servers: self.names.host.servers(), ..View::default() };
-        for (&sandbox, places) in memberships {
+        let named = memberships.iter().filter(|(_, places)| has_names(places));
+        for (&sandbox, places) in named {
             let servers =
                 self.sandboxes.get(sandbox).map(|sandbox| sandbox.wishes.dns.as_slice()).unwrap_or_default();
             let outside = match servers {
@@ -170,14 +179,15 @@ impl Node {
                 [] => Outside::Host,
                 own => Outside::Own(own.iter().map(|server| SocketAddr::new(*server, PORT)).collect()),
             };
-            let networks = places.iter().map(|place| place.network).collect();
+            let networks = places.iter().filter(|place| place.named).map(|place| place.network).collect();
             view.askers.insert(sandbox, Arc::new(Asker { networks, outside }));
         }
         let networks: BTreeSet<NetworkId> =
-            memberships.values().flatten().map(|place| place.network).collect();
+            view.askers.values().flat_map(|asker| asker.networks.iter().copied()).collect();
         for network in networks {
             let known = self.names.view.zones.get(&network).filter(|_| !renamed.contains(&network));
-            let zone = known.cloned().or_else(|| self.cluster.zone(network).map(Arc::new));
+            let of_cluster = || known.cloned().or_else(|| self.cluster.zone(network).map(Arc::new));
+            let zone = self.local.bridge(network).map(|bridge| Arc::new(bridge.zone())).or_else(of_cluster);
             view.zones.extend(zone.map(|zone| (network, zone)));
         }
         view
@@ -301,9 +311,10 @@ impl Node {
             let own: Vec<IpAddr> =
                 places.into_iter().flatten().flat_map(|place| place.addresses.clone()).collect();
             let (wishes, hostname) = (&sandbox.wishes, sandbox.hostname());
-            let resolver = self.names.host.resolver(places.is_some());
+            let named = places.is_some_and(|places| has_names(places));
+            let resolver = self.names.host.resolver(named);
             let files = Files {
-                resolv_conf: resolv_conf(resolver, wishes, places.is_some()),
+                resolv_conf: resolv_conf(resolver, wishes, named),
                 hosts: hosts(wishes, &hostname, &own),
                 hostname: format!("{hostname}\n"),
             };
