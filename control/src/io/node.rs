@@ -191,8 +191,7 @@ impl Node {
         (cluster, local): (Cluster, Local),
         storage: Arc<dyn Storage>,
         (sandboxes, publishing): (Sandboxes, Publishing),
-        worker: Worker,
-        names: Names,
+        (worker, names): (Worker, Names),
         dataplane: Arc<Dataplane>,
         facts: Facts,
     ) -> Self {

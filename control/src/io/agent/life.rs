@@ -279,8 +279,7 @@ impl Agent {
             (cluster, local),
             storage,
             (sandboxes, publishing),
-            worker,
-            Names::new(dns, files, host),
+            (worker, Names::new(dns, files, host)),
             Arc::clone(&edges.dataplane),
             facts,
         );
