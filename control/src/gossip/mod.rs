@@ -371,14 +371,20 @@ impl Gossip {
     /// Lets the seal know whose addresses are members', once a second at most and only while it matters.
     fn know_addresses(&mut self) {
         if self.seal.attempts.is_over(self.now) {
-            let members = self.tables.iter().map(|(_, origin)| origin.head.addr.ip());
-            let claimed = self.claimed.values().map(|(peer, _)| peer.addr.ip());
-            let seeds = self.contacts.seeds().map(|seed| seed.ip());
-            self.seal.attempts.begin(self.now, members.chain(claimed).chain(seeds));
+            let known: Vec<_> = self.known_addresses().map(|known| known.ip()).collect();
+            self.seal.attempts.begin(self.now, known.into_iter());
         }
     }
 
-    /// A member's address speaks with a key that is not here: time to get it.
+    /// Where members are, and whoever this node has been told to ask.
+    fn known_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let members = self.tables.iter().map(|(_, origin)| origin.head.addr);
+        let claimed = self.claimed.values().map(|(peer, _)| peer.addr);
+        members.chain(claimed).chain(self.seeds())
+    }
+
+    /// A member's address speaks with a key that is not here: time to get it, from the port where the member is known
+    /// to be, for anybody can write another's address on a datagram.
     fn miss_epoch(&mut self, from: SocketAddr, refusal: Refusal) {
         let Refusal::UnknownEpoch(epoch) = refusal else { return };
         let recent = |at| self.now.saturating_duration_since(at) < limits::RING_NEEDED_EVERY;
@@ -386,6 +392,9 @@ impl Gossip {
         if retired || self.ring_needed.is_some_and(recent) || !self.seal.attempts.is_member(from.ip()) {
             return;
         }
+        let ip = from.ip().to_canonical();
+        let known = self.known_addresses().filter(|known| known.ip().to_canonical() == ip);
+        let Some(from) = known.min_by_key(|known| *known != from) else { return };
         self.ring_needed = Some(self.now);
         self.events.push_back(GossipEvent::RingNeeded { from });
     }
