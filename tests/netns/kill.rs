@@ -11,8 +11,9 @@ use crate::wait::{eventually, until};
 
 /// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good, a peer
 /// never met before and networks of one host have tests of their own.
-const NOT_HERE: [&str; 6] =
-    ["range-wake", "delete-address", "range-leave", "peers", "local-", "set-default-route"];
+const NOT_HERE: [&str; 4] = ["range-wake", "delete-address", "range-leave", "peers"];
+/// Points that only networks of one host come to.
+const LOCAL: [&str; 2] = ["local-", "set-default-route"];
 /// Steps of which everything is made after a host's restart.
 const MAKING: [&str; 12] = [
     "make-namespace",
@@ -42,12 +43,12 @@ fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothi
     let before = left(a);
     let promised = Promises::default().of(a);
 
-    let here = |point: &String| !NOT_HERE.iter().any(|other| point.starts_with(other));
+    let here = |point: &String| !NOT_HERE.iter().chain(&LOCAL).any(|other| point.starts_with(other));
     let points: Vec<String> = weft_control::io::kill::points().into_iter().filter(here).collect();
     assert!(points.len() >= 30, "{} points", points.len());
     for point in &points {
         a.stop();
-        let promises = strike(&rig, point);
+        let promises = strike(a, point, |promises| work(a, b, promises));
         a.start(&[]);
         promises.check(a, point);
         rig.meet(2);
@@ -103,6 +104,28 @@ fn an_agent_killed_at_any_step_of_bringing_everything_back_does_the_rest_the_nex
             })
             .count();
         assert!(deaths > 0, "bringing everything back comes to {name}");
+    }
+}
+
+#[test]
+fn an_agent_killed_while_it_works_on_networks_of_its_host_comes_back_with_all_it_promised() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    let before = left_of_host(a);
+    let here = |point: &String| LOCAL.iter().any(|local| point.starts_with(local));
+    let points: Vec<String> = weft_control::io::kill::points().into_iter().filter(here).collect();
+    assert_eq!(points.len(), 10, "{points:?}");
+    for point in &points {
+        a.stop();
+        let promises = strike(a, point, |promises| work_locally(a, promises));
+        a.start(&[]);
+        promises.check(a, point);
+        clear(&rig);
+        eventually(&format!("nothing is left after {point}"), || {
+            let after = left_of_host(a);
+            if before == after { Ok(()) } else { Err(format!("before {before:#?}\nafter {after:#?}")) }
+        });
     }
 }
 
@@ -167,9 +190,14 @@ fn left(host: &Host) -> (Vec<String>, BTreeSet<String>, Vec<String>) {
     (mounts_under(&host.dir), files_under(&host.dir.join("run")), links.lines().map(name).collect())
 }
 
-/// Works with `a` until it dies at `point`; returns what it had promised by then.
-fn strike(rig: &Rig, point: &str) -> Promises {
-    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+/// What an agent of one host alone could leave behind.
+fn left_of_host(host: &Host) -> (Vec<String>, BTreeSet<String>, Vec<String>) {
+    let shown = ["ip -br link", "nft list tables", "ip rule"].map(|shown| host.namespace.run(shown));
+    (mounts_under(&host.dir), files_under(&host.dir.join("run")), shown.to_vec())
+}
+
+/// Has `work` done by `a` until it dies at `point`; returns what it had promised by then.
+fn strike(a: &Host, point: &str, work: impl FnOnce(&mut Promises) -> Option<()>) -> Promises {
     let mut command = a.agent_command(a.ip4.into());
     command.env("WEFT_KILL_AT", point);
     a.adopt(Agent::start(&a.namespace, &mut command, &a.dir.join("agent.log")));
@@ -182,7 +210,7 @@ fn strike(rig: &Rig, point: &str) -> Promises {
     let end = match up {
         Err(code) => code,
         Ok(()) => {
-            work(a, b, &mut promises);
+            work(&mut promises);
             eventually(&format!("the agent dies at {point}"), || {
                 a.ended().ok_or_else(|| "it lives on".to_owned())
             })
@@ -208,6 +236,17 @@ fn work(a: &Host, b: &Host, promises: &mut Promises) -> Option<()> {
     if b.weft(&["network", "connect", "extra", "two"]).code == 0 {
         b.ok(&["network", "disconnect", "extra", "two"]);
     }
+    promises.end(a, &["network", "disconnect", "extra", "one"])?;
+    promises.end(a, &["sandbox", "rm", "one"])?;
+    promises.networks.remove("extra");
+    wait_for(a, || a.weft(&["network", "rm", "extra"]).code == 0)
+}
+
+/// The same for networks of one host.
+fn work_locally(a: &Host, promises: &mut Promises) -> Option<()> {
+    promises.make(a, &["network", "create", "--subnet", "10.8.0.0/24", "--subnet", "fd08::/64", "extra"])?;
+    promises.make(a, &["sandbox", "create", "one"])?;
+    promises.make(a, &["network", "connect", "extra", "one"])?;
     promises.end(a, &["network", "disconnect", "extra", "one"])?;
     promises.end(a, &["sandbox", "rm", "one"])?;
     promises.networks.remove("extra");

@@ -236,8 +236,8 @@ fn plan_guard<'b>(
     steps: &mut Vec<Step>,
 ) {
     let guard = Guard::of(bridges.flat_map(|bridge| &bridge.endpoints));
-    // No guard is as good as one of nobody.
-    if observed.guard.clone().unwrap_or_default() != guard {
+    // One of nobody is loaded once too, in the place of what an agent before this one may have left.
+    if observed.guard.as_ref() != Some(&guard) {
         steps.push(Step::Guard { at: Place::Host, guard });
     }
 }

@@ -44,6 +44,7 @@ fn host(sandboxes: u8) -> Observed {
     Observed {
         links: [("u0".to_owned(), uplink)].into(),
         sandboxes: (1..=sandboxes).map(empty).collect(),
+        guard: Some(Guard::default()),
         ..Observed::default()
     }
 }
@@ -200,6 +201,14 @@ fn the_host_forwards_for_networks_with_a_way_out_and_keeps_its_own() {
     let six = settled(&wanted(&[WantedBridge { ipv6: true, ..bridge(1, &[]) }]), host(1));
     assert_eq!(six.forwarding, [true, true]);
     assert_eq!(six.links["u0"].settings[&Setting::AcceptRa], 2, "it still hears of its routers");
+}
+
+#[test]
+fn a_guard_that_an_agent_before_may_have_left_is_replaced_by_that_of_nobody() {
+    let unknown = Observed { guard: None, ..host(0) };
+    let nobody = Step::Guard { at: Place::Host, guard: Guard::default() };
+    assert_eq!(plan(&wanted(&[]), &unknown).0, [nobody]);
+    assert!(plan(&wanted(&[]), &host(0)).is_empty());
 }
 
 #[test]

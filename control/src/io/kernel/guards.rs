@@ -25,9 +25,10 @@ impl Guards {
         self.loaded.get(&at)
     }
 
-    /// Forgets what is loaded, so that everything is loaded again: somebody may have changed it.
+    /// Forgets what is loaded, so that everything is loaded again: somebody may have changed it. That there is nothing
+    /// to guard stays known.
     pub(super) fn doubt(&mut self) {
-        self.loaded.clear();
+        self.loaded.retain(|_, guard| guard.endpoints() == 0);
     }
 
     /// Loads a table. Where that is not possible the network works without, and the reason is news.
@@ -44,6 +45,8 @@ impl Guards {
                 }
                 self.faults.remove(&at);
             }
+            // What cannot load a table has not loaded one before either.
+            Err(_) if guard.endpoints() == 0 => drop(self.loaded.insert(at, guard.clone())),
             Err(fault) => {
                 self.loaded.remove(&at);
                 self.faults.insert(at, fault.to_string());
