@@ -164,7 +164,10 @@ impl<'e> Stack<'e> {
             let address = self.address(to, field);
             let ping =
                 ["sandbox", "exec", &format!("box-{from}"), "--", "ping", "-c", "1", "-W", "2", &address];
-            until(&format!("{from} reaches {address} on {to}"), || self.call(from, &ping).status.success());
+            eventually(&format!("{from} reaches {address} on {to}"), || {
+                let answer = self.call(from, &ping);
+                if answer.status.success() { Ok(()) } else { Err(format!("{answer:?}")) }
+            });
         }
     }
 

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::args::KeyValue;
 use crate::failure::{Failure, Outcome};
 use crate::supervise::log::Capture;
-use crate::surroundings::{Home, Surroundings};
+use crate::surroundings::Surroundings;
 use crate::sys::{self, Birth};
 
 /// Signals that are passed on to the command.
@@ -117,7 +117,7 @@ impl Drop for Signals {
     }
 }
 
-/// Runs a command in a namespace and waits for it; the calling thread is back in its own namespace afterwards.
+/// Runs a command in a namespace and waits for it; the calling thread is back in its own network namespace afterwards.
 ///
 /// # Errors
 /// [`Failure::Exit`] with the command's status (128 + n for signal n) where that is not zero.
@@ -129,16 +129,15 @@ pub(crate) fn run_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Ou
     }
 }
 
-/// Starts a command in a namespace; the calling thread is back in its own namespace afterwards.
+/// Starts a command in a namespace; the calling thread is back in its own network namespace afterwards.
 pub(crate) fn start_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
     let home = File::open("/proc/thread-self/ns/net").context("open our own network namespace")?;
-    let around = job.surroundings.map(Surroundings::enter).transpose()?;
+    job.surroundings.map(Surroundings::enter).transpose()?;
     setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).context("enter the sandbox (this needs root)")?;
     drop(namespace);
     let child = spawn(job, signals);
     // Back at once: only the child holds the sandbox's namespace, so that it ends with its command.
     setns(home.as_fd(), CloneFlags::CLONE_NEWNET).context("leave the sandbox")?;
-    around.map(Home::back).transpose()?;
     child
 }
 

@@ -1,15 +1,15 @@
 //! What a command in a sandbox finds in `/etc`, and what its host is called: in mount and UTS namespaces of its own,
 //! as `ip netns exec` does it.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{fchdir, sethostname};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::sethostname;
 use weft_control::api::{Sandbox, SandboxFiles};
 
 /// Where files are put for a moment that are nowhere to be seen from here; what is there is covered meanwhile.
@@ -23,13 +23,6 @@ pub(crate) struct Surroundings {
     pins: Option<PathBuf>,
 }
 
-/// Where the calling thread was before.
-pub(crate) struct Home {
-    mounts: File,
-    name: File,
-    directory: File,
-}
-
 impl Surroundings {
     /// Those of a sandbox; none if weft did not make it.
     pub(crate) fn new(sandbox: &Sandbox, files: SandboxFiles) -> Option<Self> {
@@ -37,20 +30,19 @@ impl Surroundings {
         (!files.hostname.is_empty()).then_some(Self { files, pins })
     }
 
-    /// Moves the calling thread to mount and UTS namespaces of its own where everything is as the sandbox has it.
+    /// Moves the calling thread to mount and UTS namespaces of its own where everything is as the sandbox has it. It
+    /// stays there: the way back would need `CAP_SYS_CHROOT` (`man 2 setns`), which containers are rarely given.
     ///
     /// # Errors
     /// The kernel refuses: this needs root. The thread may be moved by then.
-    pub(crate) fn enter(&self) -> Result<Home> {
-        let home = Home::here().context("open our own namespaces")?;
+    pub(crate) fn enter(&self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
             .context("make mount and UTS namespaces for the command (this needs root)")?;
         // What the host mounts and unmounts is still seen; what is mounted here is seen by nobody else.
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE).context("make mounts our own")?;
         self.let_go();
         self.put_files()?;
-        sethostname(&self.files.hostname).context("set the host name")?;
-        Ok(home)
+        sethostname(&self.files.hostname).context("set the host name")
     }
 
     /// Unmounts our copies of pins: they would keep other sandboxes' namespaces for as long as the command runs.
@@ -100,21 +92,4 @@ fn put(target: &Path, source: &Path, text: &str) -> Result<()> {
 
 fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE)?)
-}
-
-impl Home {
-    fn here() -> io::Result<Self> {
-        let open = |kind| File::open(format!("/proc/thread-self/ns/{kind}"));
-        Ok(Self { mounts: open("mnt")?, name: open("uts")?, directory: File::open(".")? })
-    }
-
-    /// Moves the calling thread back.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub(crate) fn back(self) -> Result<()> {
-        setns(&self.mounts, CloneFlags::CLONE_NEWNS).context("leave the command's mount namespace")?;
-        setns(&self.name, CloneFlags::CLONE_NEWUTS).context("leave the command's UTS namespace")?;
-        fchdir(&self.directory).context("go back to the working directory")
-    }
 }
