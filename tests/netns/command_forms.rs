@@ -85,7 +85,10 @@ fn networks_are_made_listed_inspected_and_removed_as_written() {
         ],
     );
     assert_eq!(shell(a, "network ls --filter label=environnement=production -q").stdout.len(), 13);
-    assert_eq!(shell(a, "network ls --filter dangling=false -q").stdout, "");
+    assert_eq!(
+        shell(a, "network ls --filter dangling=false --format '{{.Name}}'").stdout,
+        "bridge\nhost\nnone\n"
+    );
     assert_eq!(shell(a, "network ls --format json --filter name=sealed").json()["Name"], "sealed");
 }
 
@@ -287,4 +290,84 @@ fn a_docker_engine_answers_the_same_forms_in_the_same_shape() {
         }
     }
     assert!(answers[0].2.stdout.starts_with("NETWORK ID     NAME"), "{:?}", answers[0]);
+}
+
+#[test]
+fn local_networks_are_made_and_used_as_written() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    let _swept = Swept(a);
+    run_all(
+        a,
+        &[
+            (
+                "network ls --filter type=builtin --format '{{.Name}} {{.Driver}} {{.Scope}}'",
+                &["bridge bridge local\nhost host local\nnone null local\n"],
+            ),
+            ("network create mon-reseau", &[]),
+            ("network create --driver bridge autre", &[]),
+            (
+                "network create --driver bridge --subnet=172.28.0.0/16 --ip-range=172.28.5.0/24 --gateway=172.28.5.254 \
+              --label projet=monapp --label environnement=dev app-dev-network",
+                &[],
+            ),
+            ("network create --subnet=192.168.100.0/24 --gateway=192.168.100.1 fixe", &[]),
+            (
+                "network create --driver bridge --subnet 10.0.0.0/24 --gateway 10.0.0.1 --ip-range 10.0.0.128/25 \
+              --label projet=infra infra",
+                &[],
+            ),
+            ("network create --ipv6 --subnet=2001:db8:1::/64 six", &[]),
+            ("network create --opt \"com.docker.network.bridge.enable_icc=false\" isole", &[]),
+            (
+                "network create --opt \"com.docker.network.bridge.name=my-bridge\" \
+              --opt \"com.docker.network.bridge.enable_icc=true\" nomme",
+                &[],
+            ),
+            ("network create --opt \"com.docker.network.driver.mtu=1450\" petit", &[]),
+            (
+                "network ls --filter driver=bridge --format '{{.Name}}'",
+                &["app-dev-network\n", "bridge\n", "petit\n"],
+            ),
+            ("network inspect fixe -f '{{(index .IPAM.Config 0).Gateway}}'", &["192.168.100.1\n"]),
+            ("network inspect $(weft network ls -q) | grep Subnet", &["172.28.0.0/16", "10.0.0.0/24"]),
+            ("run -d --name defaut -- sleep 300", &[]),
+            (
+                "inspect defaut -f '{{.HostConfig.NetworkMode}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'",
+                &["bridge 172.17."],
+            ),
+            ("run -d --name mon-app --network app-dev-network --ip 172.28.5.10 -- sleep 300", &[]),
+            ("run --rm --network app-dev-network -- ping -c 1 -W 5 172.28.5.10", &[" 0% packet loss"]),
+            ("network prune -f", &["autre", "fixe", "infra", "isole", "mon-reseau", "nomme", "petit", "six"]),
+            ("network ls --format '{{.Name}}'", &["app-dev-network\nbridge\nhost\nnone\n"]),
+        ],
+    );
+    refuse_all(
+        a,
+        &[
+            (1, "network rm bridge", "bridge is a pre-defined network and cannot be removed"),
+            (1, "network rm none", "none is a pre-defined network and cannot be removed"),
+            (1, "network create host", "operation is not permitted on predefined host network"),
+            (1, "network create -d host mine", "only one instance of \"host\" network is allowed"),
+            (1, "network create -d nothing mine", "nothing"),
+            (
+                1,
+                "network create --subnet 172.28.9.0/24 mine",
+                "Pool overlaps with other one on this address space",
+            ),
+            (
+                1,
+                "network connect host defaut",
+                "cannot connect container to host network - container must be created in host network mode",
+            ),
+            (1, "network rm app-dev-network", "network app-dev-network has active endpoints"),
+            (
+                1,
+                "run --ip 172.17.0.99 -- true",
+                "user-specified IP address is supported on user-defined networks only",
+            ),
+            (1, "run --rm --network app-dev-network --ip 10.99.0.1 -- true", "10.99.0.1"),
+        ],
+    );
 }

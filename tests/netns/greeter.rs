@@ -56,7 +56,7 @@ fn greet_streams(listener: &TcpListener, name: &str, stop: &AtomicBool) {
                 let _ = write!(stream, "{name} {}", from.ip().to_canonical());
             }
             Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(2))
+                std::thread::sleep(Duration::from_millis(2));
             }
             Err(_) => return,
         }

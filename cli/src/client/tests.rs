@@ -219,7 +219,7 @@ fn a_sandbox_with_processes_is_removed_by_force_only() {
 fn create_sends_dockers_request_and_prints_the_id() {
     let answer = r#"{"Id":"abc","Warning":"watch\u001b out"}"#;
     let agent = FakeAgent::answering(&[("POST /networks/create", 201, answer)]);
-    let line = "network create --subnet 10.7.0.0/24 --ip-range 10.7.0.128/25 -o encrypted --label a=b blue";
+    let line = "network create -d overlay --subnet 10.7.0.0/24 --ip-range 10.7.0.128/25 -o encrypted --label a=b blue";
     assert_eq!(agent.weft(line), (0, "abc\n".to_owned(), "WARNING: watch\\x1b out\n".to_owned()));
     let body = agent.asked()[0].strip_prefix("POST /networks/create ").expect("call").to_owned();
     let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");

@@ -1,6 +1,6 @@
 //! What this host's kernel passes on for sandboxes: ports in, masquerade out, nothing between networks.
 //!
-//! Derived whole from networks and published ports, as a [`Table`] of nftables per family and as routing [`Rule`]s.
+//! Derived whole from networks and published ports, as a table of nftables per family and as routing [`Rule`]s.
 //! The tables decide; the rules let nothing pass that the tables have not marked, so that a host whose ruleset was
 //! flushed is closed, not open. Nothing is ever read back.
 //!

@@ -1,6 +1,6 @@
 //! Ports of sandboxes on the addresses of this host: what is wished for, what is given, what goes with a sandbox.
 //!
-//! Plain state, as [`crate::sandbox`]: offered as [`Write`]s, made durable by the owner, then applied. What is in use
+//! Plain state, as [`crate::sandbox`]: offered as writes, made durable by the owner, then applied. What is in use
 //! is derived from the records, so a restarted agent gives every sandbox the ports it had.
 
 mod allocate;

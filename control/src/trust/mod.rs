@@ -26,8 +26,10 @@ use std::time::Duration;
 
 pub use self::certificate::{AdminCertificate, NodeCertificate, Role, TokenCertificate, UnknownRole};
 pub use self::chain::{Chain, ChainError, Link, MAX_LINKS, Revoked, TokenTerms, Verified};
+#[cfg(feature = "io")]
+pub(crate) use self::papers::identity_row;
 pub(crate) use self::papers::{
-    CERTIFICATE_ROW, REVOCATION_ROW, TOKEN_ROW, chain_row, identity_row, is_secret, ring_row, row,
+    CERTIFICATE_ROW, REVOCATION_ROW, TOKEN_ROW, chain_row, is_secret, ring_row, row,
 };
 pub use self::papers::{Papers, PapersError, Settings};
 pub use self::registry::{KnownToken, Registry, TokenRecord, TokenRefusal};
