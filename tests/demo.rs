@@ -26,7 +26,7 @@ fn a_kept_demo_shows_everything_answers_until_interrupted_and_leaves_nothing_beh
     for part in [
         "host c  192.0.2.3  weft join TOKEN joins it in",
         "each knows all the others",
-        "$ weft network create --ipv6 blue",
+        "$ weft network create -d overlay --ipv6 blue",
         "box-c   box-b",
         "TCP, one stream",
         "UDP, 64 bytes",

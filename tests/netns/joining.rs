@@ -239,6 +239,10 @@ fn a_copy_of_a_hosts_state_on_another_host_gives_way_and_says_why() {
     copy_state(b, c);
     b.start(&[]);
     rig.meet(2);
+    // Of two that start within a second either may be the one that goes on.
+    until("b has run for longer than the copy will have", || {
+        b.json(&["status"])["UptimeSeconds"].as_u64() >= Some(3)
+    });
     let before = (b.json(&["status"])["NodeId"].clone(), a.json(&["fdb", "blue"]));
     let mut copy = weft::weft();
     copy.args(["agent", "--advertise", &c.ip4.to_string(), "--state-dir"]).arg(c.dir.join("state"));

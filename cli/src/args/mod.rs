@@ -44,9 +44,9 @@ First steps, on one machine:
 On two hosts (as root):
   a# weft init && weft agent &                   prints how other hosts join
   b# weft join TOKEN && weft agent &
-  a# weft network create blue
+  a# weft network create -d overlay blue
   a# weft run -d --name web --network blue -- CMD   CMD in a sandbox with an address in 'blue'
-  b# weft run --rm --network blue -- ping WEB'S-ADDRESS
+  b# weft run --rm --network blue -- ping web
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 no agent answers, 64 --format is no template; 'run' and 'exec' pass
 on that of CMD."

@@ -87,7 +87,7 @@ impl Story<'_> {
 
     fn a_network_joins_sandboxes(&mut self) -> Result<()> {
         self.chapter("A network across them, and a sandbox on each")?;
-        self.shell(&format!("weft network create --ipv6 {NETWORK}"))?;
+        self.shell(&format!("weft network create -d overlay --ipv6 {NETWORK}"))?;
         let request = NetworkCreate {
             name: NETWORK.to_owned(),
             driver: "overlay".to_owned(),
