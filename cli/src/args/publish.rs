@@ -9,8 +9,10 @@ use weft_control::publish::{Port, PortBinding, PortMap, SpecError, Wish, parse_e
 /// Arguments of every verb that makes a sandbox.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// Publish a port on the host: [IP:][HOST:]PORT[/tcp|udp|sctp]; ranges, e.g. 8000-8010:80, and IPv6, e.g. [::1]:80:80
-    #[arg(short, long, value_name = "PORT", value_parser = wishes)]
+    /// Ports to publish.
+    #[arg(
+        help = "Publish a port on the host: [IP:][HOST:]PORT[/tcp|udp|sctp]; ranges, e.g. 8000-8010:80, and IPv6, e.g. [::1]:80:80",
+        short, long, value_name = "PORT", value_parser = wishes)]
     publish: Vec<Wishes>,
     /// Publish every exposed port, each on any port of the host
     #[arg(short = 'P', long)]
