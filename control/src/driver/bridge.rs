@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use weft_dataplane::wire::MacAddr;
 
 use super::endpoint::{self, Site};
-use super::{Guard, Piece, Pieces, SeenLink, Setting, WantedEndpoint, WishError, port_name};
+use super::{Guard, Piece, Pieces, Scope, SeenLink, Setting, WantedEndpoint, WishError, port_name};
 use crate::model::{EndpointId, NetworkId, NodeId, SandboxId};
 use crate::plan::{Place, PortRole, Step};
 
@@ -126,12 +126,12 @@ pub fn pieces(wanted: &Wanted, observed: &Observed, focus: Option<EndpointId>) -
     let faults = wanted.faults(observed);
     let sound = || wanted.bridges.iter().filter(|bridge| !faults.contains_key(&bridge.network));
     let mut pieces = Pieces::default();
-    pieces.add(None, |steps| plan_strays(wanted, observed, steps));
+    pieces.add(Scope::All, |steps| plan_strays(wanted, observed, steps));
     for bridge in sound().filter(|bridge| bridge.is_needed()) {
-        pieces.add(None, |steps| plan_bridge(wanted.me, bridge, observed, steps));
+        pieces.add(Scope::Network(bridge.network), |steps| plan_bridge(wanted.me, bridge, observed, steps));
     }
-    pieces.add(None, |steps| plan_forwarding(sound(), observed, steps));
-    pieces.add(None, |steps| plan_guard(sound(), observed, steps));
+    pieces.add(Scope::All, |steps| plan_forwarding(sound(), observed, steps));
+    pieces.add(Scope::All, |steps| plan_guard(sound(), observed, steps));
     for bridge in sound() {
         let concerned = |endpoint: &&WantedEndpoint| {
             focus.is_none_or(|focus| focus == endpoint.id)
@@ -139,7 +139,7 @@ pub fn pieces(wanted: &Wanted, observed: &Observed, focus: Option<EndpointId>) -
         };
         for endpoint in bridge.endpoints.iter().filter(concerned) {
             let site = site(wanted.me, bridge, endpoint.id, observed);
-            pieces.add(Some(endpoint.id), |steps| site.plan(endpoint, steps));
+            pieces.add(Scope::Endpoint(endpoint.id), |steps| site.plan(endpoint, steps));
         }
     }
     pieces.0

@@ -1,6 +1,6 @@
 //! Drivers: each turns what networks want on this node into a [`Plan`].
 
-use crate::model::EndpointId;
+use crate::model::{EndpointId, NetworkId};
 use crate::plan::{Plan, Step};
 
 pub mod bridge;
@@ -21,10 +21,21 @@ const MIN_MTU6: u16 = 1280;
 /// Steps that happen whole or not at all, whatever becomes of the other pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// The endpoint it is for; none where a whole network needs it.
-    pub endpoint: Option<EndpointId>,
+    /// Whom it is for.
+    pub scope: Scope,
     /// What to do.
     pub plan: Plan,
+}
+
+/// Whom a piece is for, and so who goes without if it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything that is settled with it.
+    All,
+    /// One network.
+    Network(NetworkId),
+    /// One endpoint.
+    Endpoint(EndpointId),
 }
 
 /// Pieces in the order they are to happen.
@@ -33,11 +44,11 @@ struct Pieces(Vec<Piece>);
 
 impl Pieces {
     /// Adds what `plan` says, if anything.
-    fn add(&mut self, endpoint: Option<EndpointId>, plan: impl FnOnce(&mut Vec<Step>)) {
+    fn add(&mut self, scope: Scope, plan: impl FnOnce(&mut Vec<Step>)) {
         let mut steps = Vec::new();
         plan(&mut steps);
         if !steps.is_empty() {
-            self.0.push(Piece { endpoint, plan: Plan(steps) });
+            self.0.push(Piece { scope, plan: Plan(steps) });
         }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_dataplane::wire::Vni;
 
 use super::endpoint::{self, Site};
-use super::{Guard, Piece, Pieces, SeenLink, Setting, WantedEndpoint, WishError, port_name};
+use super::{Guard, Piece, Pieces, Scope, SeenLink, Setting, WantedEndpoint, WishError, port_name};
 use crate::model::{NetworkId, SandboxId};
 use crate::plan::{Place, PortRole, Step};
 
@@ -92,16 +92,16 @@ pub fn pieces(wanted: &Validated, observed: &Observed) -> Vec<Piece> {
     let endpoints: Vec<_> = wanted.endpoints.iter().filter(here).collect();
     let mut pieces = Pieces::default();
     if endpoints.is_empty() {
-        pieces.add(None, |steps| plan_removal(wanted.network, observed, steps));
+        pieces.add(Scope::All, |steps| plan_removal(wanted.network, observed, steps));
         return pieces.0;
     }
     let keep: BTreeSet<_> = endpoints.iter().map(|e| port_name(e.id)).collect();
     let site = site(wanted, observed);
-    pieces.add(None, |steps| plan_stray_ports(wanted.network, observed, &keep, steps));
-    pieces.add(None, |steps| plan_hidden(wanted, &site, observed, steps));
-    pieces.add(None, |steps| plan_guard(wanted.network, &endpoints, observed, steps));
+    pieces.add(Scope::All, |steps| plan_stray_ports(wanted.network, observed, &keep, steps));
+    pieces.add(Scope::All, |steps| plan_hidden(wanted, &site, observed, steps));
+    pieces.add(Scope::All, |steps| plan_guard(wanted.network, &endpoints, observed, steps));
     for endpoint in &endpoints {
-        pieces.add(Some(endpoint.id), |steps| site.plan(endpoint, steps));
+        pieces.add(Scope::Endpoint(endpoint.id), |steps| site.plan(endpoint, steps));
     }
     pieces.0
 }

@@ -16,7 +16,7 @@ use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
 use crate::driver::overlay::{Wanted, pieces};
-use crate::driver::{Piece, SeenLink, WantedEndpoint, bridge, free_interface};
+use crate::driver::{Piece, Scope, SeenLink, WantedEndpoint, bridge, free_interface};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::plan::{Failure, Place, Plan, Step, run};
 
@@ -36,6 +36,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Clone)]
 pub(crate) struct Fresh {
     pub(crate) endpoint: EndpointId,
+    pub(crate) network: NetworkId,
     pub(crate) taken: Vec<String>,
     /// What the interface's name begins with.
     pub(crate) prefix: String,
@@ -57,6 +58,18 @@ pub(crate) enum Purpose {
 impl Purpose {
     fn fresh(&self) -> Option<&Fresh> {
         if let Self::Fresh(fresh) = self { Some(fresh) } else { None }
+    }
+
+    /// Whether what fails of a piece is a failure of this.
+    fn needs(&self, scope: Scope) -> bool {
+        match (scope, self) {
+            (Scope::All, _) | (_, Self::All) => true,
+            (_, Self::Removal) => false,
+            (Scope::Network(network), Self::Network(made)) => network == *made,
+            (Scope::Network(network), Self::Fresh(fresh)) => network == fresh.network,
+            (Scope::Endpoint(endpoint), Self::Fresh(fresh)) => endpoint == fresh.endpoint,
+            (Scope::Endpoint(_), Self::Network(_)) => false,
+        }
     }
 }
 
@@ -197,19 +210,18 @@ impl Bench {
     /// another.
     fn carry_out(&mut self, pieces: &[Piece], purpose: &Purpose) -> Result<(), String> {
         let mut failures = Vec::new();
-        for piece in pieces {
-            let Err(failure) = run(&piece.plan, &mut self.kernel) else { continue };
+        for Piece { scope, plan } in pieces {
+            let Err(failure) = run(plan, &mut self.kernel) else { continue };
             let failure = word(&failure);
-            let Some(endpoint) = piece.endpoint else { return Err(failure) };
-            let concerned = match purpose {
-                Purpose::All => true,
-                Purpose::Removal | Purpose::Network(_) => false,
-                Purpose::Fresh(fresh) => fresh.endpoint == endpoint,
-            };
-            if concerned {
-                failures.push(failure);
-            } else {
-                tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
+            match scope {
+                Scope::All => return Err(failure),
+                scope if purpose.needs(*scope) => failures.push(failure),
+                Scope::Network(network) => {
+                    tracing::warn!(%network, failure, "a network is not as it should be");
+                }
+                Scope::Endpoint(endpoint) => {
+                    tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
+                }
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }

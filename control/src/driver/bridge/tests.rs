@@ -225,8 +225,10 @@ fn the_default_bridge_is_made_with_its_first_endpoint_and_stays() {
 fn attaching_one_endpoint_does_nothing_to_the_others() {
     let target = wanted(&[bridge(1, &[1, 2])]);
     let pieces = pieces(&target, &host(2), Some(EndpointId([2; 16])));
-    let concerned: Vec<_> = pieces.iter().filter_map(|piece| piece.endpoint).collect();
-    assert_eq!(concerned, [EndpointId([2; 16])]);
+    let all: Vec<_> = pieces.iter().map(|piece| piece.scope).collect();
+    let one =
+        [Scope::Network(NetworkId([1; 16])), Scope::All, Scope::All, Scope::Endpoint(EndpointId([2; 16]))];
+    assert_eq!(all, one, "the bridge, what all need, and the endpoint");
 }
 
 #[test]

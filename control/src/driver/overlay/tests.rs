@@ -283,10 +283,10 @@ fn an_endpoint_that_cannot_be_leaves_the_others_alone_and_what_is_gone_goes() {
     let mut failed = Vec::new();
     for piece in pieces(&after, &kernel) {
         if run(&piece.plan, &mut kernel).is_err() {
-            failed.push(piece.endpoint);
+            failed.push(piece.scope);
         }
     }
-    assert_eq!(failed, [Some(EndpointId([2; 16]))]);
+    assert_eq!(failed, [Scope::Endpoint(EndpointId([2; 16]))]);
     let third = &kernel.sandboxes[&SandboxId([3; 16])]["eth0"];
     assert_eq!(third.addresses.len(), 2, "the third got its new address");
     let hidden = &kernel.hidden.as_ref().expect("it is in use").links;

@@ -70,7 +70,8 @@ impl Node {
         self.settle_names();
         let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
         let prefix = self.local.interface_prefix(lease.network).to_owned();
-        let fresh = Fresh { endpoint: lease.endpoint, taken: taken.unwrap_or_default(), prefix };
+        let (endpoint, network) = (lease.endpoint, lease.network);
+        let fresh = Fresh { endpoint, network, taken: taken.unwrap_or_default(), prefix };
         if self.local.endpoint(lease.endpoint).is_some() {
             self.settle_firewall();
             let wanted = self.wanted_bridges();
