@@ -29,6 +29,8 @@ mod flood;
 mod frames;
 #[path = "netns/greeter.rs"]
 mod greeter;
+#[path = "netns/guests.rs"]
+mod guests;
 #[path = "netns/hardening.rs"]
 mod hardening;
 #[path = "netns/inject.rs"]

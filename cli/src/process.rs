@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -43,6 +43,8 @@ const LOOK_AGAIN: u16 = 200;
 const MOST_ROUNDS: u32 = 1_000;
 /// Between two of them, where something takes its time to end.
 const LOOK_FOR_OTHERS: Duration = Duration::from_millis(5);
+/// Number of the first descriptor that a command gets beside its three streams.
+pub(crate) const FIRST_DESCRIPTOR: i32 = 3;
 /// A command that was not found, as shells report it.
 const NOT_FOUND: u8 = 127;
 /// A command that can't be executed, as shells report it.
@@ -61,6 +63,8 @@ pub(crate) struct Job<'a> {
     pub(crate) surroundings: Option<&'a Surroundings>,
     /// Its input and output.
     pub(crate) streams: Streams,
+    /// What it has as descriptor 3 and after.
+    pub(crate) descriptors: &'a [OwnedFd],
 }
 
 /// Where a command's input comes from and its output goes to.
@@ -87,7 +91,8 @@ pub(crate) struct Care<'a> {
 impl<'a> Job<'a> {
     /// A command with our streams, in our directory, without more variables.
     pub(crate) fn new(command: &'a [OsString]) -> Self {
-        Self { command, env: &[], directory: None, surroundings: None, streams: Streams::Inherited }
+        let (env, descriptors) = (&[], &[]);
+        Self { command, env, directory: None, surroundings: None, streams: Streams::Inherited, descriptors }
     }
 }
 
@@ -129,6 +134,11 @@ pub(crate) fn run_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Ou
     }
 }
 
+/// Starts a command in our own network namespace.
+pub(crate) fn start(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
+    spawn(job, signals)
+}
+
 /// Starts a command in a namespace; the calling thread is back in its own network namespace afterwards.
 pub(crate) fn start_in(namespace: OwnedFd, job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
     let home = File::open("/proc/thread-self/ns/net").context("open our own network namespace")?;
@@ -158,12 +168,26 @@ fn spawn(job: &Job<'_>, signals: &Signals) -> Outcome<Child> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
     }
     command.args(arguments).envs(job.env.iter().map(|pair| (&pair.key, &pair.value)));
-    let birth = Birth { parent: Pid::this(), mask: signals.previous, namespace: None };
+    let (descriptors, _seats) = seat(job.descriptors).context("pass descriptors on to the command")?;
+    let birth = Birth { parent: Pid::this(), mask: signals.previous, namespace: None, descriptors };
     sys::prepare(&mut command, birth);
     command.spawn().map_err(|error| Failure::NotStarted {
         message: format!("cannot run {}: {error}", program.display()),
         status: if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE },
     })
+}
+
+/// Copies of descriptors with numbers behind those that they are to have, and whatever keeps these numbers from being
+/// given to somebody else until the command is started: the pipe by which `spawn` hears of a failure, above all.
+fn seat(descriptors: &[OwnedFd]) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+    let behind = FIRST_DESCRIPTOR + i32::try_from(descriptors.len()).unwrap_or(i32::MAX / 2);
+    let mut seats = Vec::new();
+    while !descriptors.is_empty() && seats.last().is_none_or(|last: &OwnedFd| last.as_raw_fd() < behind) {
+        seats.push(OwnedFd::from(File::open("/dev/null")?));
+    }
+    // The kernel gives the lowest number that is free.
+    let copies = descriptors.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+    Ok((copies, seats))
 }
 
 /// Waits for the end of the command, passing signals on to it and its output to where that goes.

@@ -2,14 +2,17 @@
 #![expect(unsafe_code, reason = "work between fork and exec")]
 
 use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{Pid, dup2_raw, getppid};
 use weft_control::io::namespace::Namespace;
+
+use crate::process::FIRST_DESCRIPTOR;
 
 /// What a child does between fork and exec.
 pub(crate) struct Birth {
@@ -19,6 +22,8 @@ pub(crate) struct Birth {
     pub(crate) mask: SigSet,
     /// Network namespace it starts in, if another than ours.
     pub(crate) namespace: Option<Namespace>,
+    /// What it has as descriptor 3 and after; the numbers of these here are higher, and those are taken.
+    pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 /// Makes the command start as the leader of a session of its own, which no terminal's end concerns.
@@ -41,10 +46,16 @@ pub(crate) fn prepare(command: &mut Command, birth: Birth) {
         if let Some(namespace) = &birth.namespace {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
         }
+        for (number, descriptor) in (FIRST_DESCRIPTOR..).zip(&birth.descriptors) {
+            // SAFETY: whatever has this number in the child is close-on-exec and of no use to it.
+            let placed = unsafe { dup2_raw(descriptor, number) }?;
+            // It is the command's from here on.
+            let _ = placed.into_raw_fd();
+        }
         Ok(())
     };
-    // SAFETY: the closure makes four system calls (prctl, getppid, sigprocmask, setns), all async-signal-safe, and
-    // allocates nothing: an error code converts to `io::Error` in place.
+    // SAFETY: the closure makes a few system calls (prctl, getppid, sigprocmask, setns, dup2), all async-signal-safe,
+    // and allocates nothing: an error code converts to `io::Error` in place.
     unsafe {
         command.pre_exec(in_child);
     }

@@ -15,6 +15,7 @@
 //! | `POST /sandboxes/create`, `DELETE /sandboxes/{name}` | [`SandboxCreate`] → 201 [`Sandbox`], 204 |
 //! | `GET /sandboxes/{name}/files` | → [`SandboxFiles`] |
 //! | `POST /networks/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network's hidden namespace as `SCM_RIGHTS` |
+//! | `POST /networks/{name}/tap?name=SANDBOX` | `Upgrade: weft-descriptor` → 101, then one octet with the TAP of a virtual machine's endpoint as `SCM_RIGHTS`, once |
 //! | `POST /sandboxes/{name}/namespace` | `Upgrade: weft-descriptor` → 101, then one octet with the network namespace as `SCM_RIGHTS` |
 //! | `POST /sandboxes/adopt?name=N` | `Upgrade: weft-descriptor` → 101, the client sends one octet with a namespace descriptor; the agent answers one line of JSON ([`Sandbox`] or [`ErrorMessage`]) |
 //! | `GET /keys`, `POST /keys/rotate` | → `Vec<KeyEpoch>`, → 201 [`KeyRotated`] |
@@ -264,6 +265,12 @@ pub struct Connected {
     pub mac_address: String,
     /// Addresses in CIDR form.
     pub addresses: Vec<String>,
+    /// Next hops out of the network, at most one of each family.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// Largest IP packet, octets.
+    #[serde(rename = "MTU", default)]
+    pub mtu: u16,
 }
 
 /// Request to detach a sandbox from a network.
@@ -284,6 +291,8 @@ pub struct SandboxCreate {
     pub name: String,
     /// Gone when the process at the other end of the socket (`SO_PEERCRED`) ends.
     pub ephemeral: bool,
+    /// Whether it is a virtual machine: it has no namespace, and its endpoints are TAPs to be asked for.
+    pub tap: bool,
     /// What it calls itself; empty for the first 12 digits of its id.
     pub hostname: String,
     /// Servers for names outside, instead of the host's; asked from the sandbox.
@@ -342,7 +351,7 @@ pub struct Sandbox {
     pub id: String,
     /// RFC 3339, UTC.
     pub created: String,
-    /// Path of the namespace in the agent's mount namespace.
+    /// Path of the namespace in the agent's mount namespace; empty of a virtual machine, which has none.
     pub namespace: String,
     /// Whether it goes with the process that made it.
     pub ephemeral: bool,

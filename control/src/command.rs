@@ -38,6 +38,8 @@ pub struct Command {
     pub detached: bool,
     /// Whether its input stays open.
     pub open_stdin: bool,
+    /// Whether it is a virtual machine, which gets descriptors of TAPs instead of a network namespace.
+    pub tap: bool,
     /// Networks to attach the sandbox to.
     pub networks: Vec<Attachment>,
 }

@@ -109,6 +109,15 @@ pub enum Step {
         /// Of both ends, octets.
         mtu: u16,
     },
+    /// Makes a TAP, down, and keeps its descriptor until somebody asks for it.
+    AddTap {
+        /// Where.
+        at: Place,
+        /// Name.
+        name: String,
+        /// Its address; the kernel picks one if absent.
+        near: Option<MacAddr>,
+    },
     /// Removes a link.
     DeleteLink {
         /// Where.
@@ -199,7 +208,7 @@ pub enum Step {
 
 impl Step {
     /// Names of all kinds of steps, as [`Step::name`] gives them.
-    pub const NAMES: [&'static str; 17] = [
+    pub const NAMES: [&'static str; 18] = [
         "make-namespace",
         "remove-namespace",
         "set-sysctl",
@@ -207,6 +216,7 @@ impl Step {
         "open-uplink",
         "close-uplink",
         "add-veth",
+        "add-tap",
         "delete-link",
         "enslave",
         "pin-mac",
@@ -230,6 +240,7 @@ impl Step {
             Self::OpenUplink { .. } => "open-uplink",
             Self::CloseUplink { .. } => "close-uplink",
             Self::AddVeth { .. } => "add-veth",
+            Self::AddTap { .. } => "add-tap",
             Self::DeleteLink { .. } => "delete-link",
             Self::Enslave { .. } => "enslave",
             Self::PinMac { .. } => "pin-mac",
@@ -250,9 +261,9 @@ impl Step {
     pub fn inverse(&self) -> Option<Self> {
         Some(match self.clone() {
             Self::MakeNamespace { at } => Self::RemoveNamespace { at },
-            Self::AddBridge { at, name, .. } | Self::AddVeth { at, name, .. } => {
-                Self::DeleteLink { at, name }
-            }
+            Self::AddBridge { at, name, .. }
+            | Self::AddVeth { at, name, .. }
+            | Self::AddTap { at, name, .. } => Self::DeleteLink { at, name },
             Self::OpenUplink { at, .. } => Self::CloseUplink { at },
             Self::AddAddress { at, name, address } => Self::DeleteAddress { at, name, address },
             _ => return None,
@@ -272,6 +283,7 @@ impl fmt::Display for Step {
             Self::AddVeth { at, name, peer_at, peer, mac, mtu, .. } => {
                 write!(f, "join {name} in {at} to {peer} in {peer_at}, {mac}, MTU {mtu}")
             }
+            Self::AddTap { at, name, .. } => write!(f, "make TAP {name} in {at}"),
             Self::DeleteLink { at, name } => write!(f, "delete {name} in {at}"),
             Self::Enslave { at, name, bridge, role } => {
                 let role = match role {

@@ -1,4 +1,4 @@
-//! Sandboxes of this node: network namespaces that hold endpoints, and which interface each endpoint is.
+//! Sandboxes of this node: what holds endpoints, as a rule a network namespace, and which interface each endpoint is.
 //!
 //! Plain state. Every change is first offered as [`Write`]s, made durable by the owner, and only then applied, so
 //! memory never runs ahead of the disk.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::driver::End;
 use crate::model::{EndpointId, Name, SandboxId};
 use crate::names::Wishes;
 use crate::plan::{Place, Plan, Step};
@@ -15,7 +16,7 @@ use crate::storage::{Row, Table, Write};
 /// Most sandboxes of one node; each costs a namespace, which the kernel bounds too.
 pub const MAX_SANDBOXES: usize = 16_384;
 
-/// A network namespace that holds endpoints.
+/// A network namespace, or a virtual machine, that holds endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
     /// Its identity.
@@ -34,13 +35,15 @@ pub struct Sandbox {
     pub wishes: Wishes,
 }
 
-/// Where a sandbox's namespace comes from.
+/// Where a sandbox's namespace comes from, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// weft made it, and may make it anew.
     Made,
     /// Somebody handed it over: it is only let go, and lost when it is gone.
     Adopted,
+    /// There is none: its endpoints are TAPs, whose descriptors its command gets.
+    Machine,
 }
 
 /// A process, safe against reuse of its number.
@@ -180,6 +183,15 @@ pub enum Return {
 }
 
 impl Sandbox {
+    /// What its endpoints end in.
+    #[must_use]
+    pub fn end(&self) -> End {
+        match self.origin {
+            Origin::Made | Origin::Adopted => End::Namespace,
+            Origin::Machine => End::Descriptor,
+        }
+    }
+
     /// What it calls itself: as its user wants, or the first 12 digits of its id.
     #[must_use]
     pub fn hostname(&self) -> String {
@@ -190,6 +202,7 @@ impl Sandbox {
     #[must_use]
     pub fn comes_back(&self, namespace_there: bool, owner_there: bool) -> Return {
         match (self.owner.is_none() || owner_there, namespace_there, self.origin) {
+            (true, _, Origin::Machine) => Return::Keep,
             (false, _, _) | (_, false, Origin::Adopted) => Return::Remove,
             (true, true, _) => Return::Keep,
             // A process that lost its namespace cannot be given another one.
@@ -254,5 +267,8 @@ mod tests {
         assert_eq!(ephemeral.comes_back(true, true), Return::Keep);
         assert_eq!(ephemeral.comes_back(true, false), Return::Remove);
         assert_eq!(ephemeral.comes_back(false, true), Return::Remove);
+        let machine = Sandbox { origin: Origin::Machine, ..ephemeral };
+        assert_eq!(machine.comes_back(false, true), Return::Keep, "it never had a namespace");
+        assert_eq!(machine.comes_back(false, false), Return::Remove);
     }
 }

@@ -10,8 +10,8 @@ use crate::traffic::pings;
 use crate::wait::{eventually, until};
 
 /// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good, a peer
-/// never met before and networks of one host have tests of their own.
-const NOT_HERE: [&str; 4] = ["range-wake", "delete-address", "range-leave", "peers"];
+/// never met before, virtual machines and networks of one host have tests of their own.
+const NOT_HERE: [&str; 5] = ["range-wake", "delete-address", "range-leave", "peers", "add-tap"];
 /// Points that only networks of one host come to.
 const LOCAL: [&str; 2] = ["local-", "set-default-route"];
 /// Steps of which everything is made after a host's restart.

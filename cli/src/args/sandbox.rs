@@ -232,7 +232,9 @@ Examples:
   weft run --rm --network blue -- ip address
   weft run -d --name web --network blue --ip 10.7.0.9 -e PORT=80 -- ./server
   weft run -d --network blue -p 8080:80 -- ./server     on port 8080 of this host
-  weft run --rm --network container:web -- ss -ltn      in the network of another sandbox")]
+  weft run --rm --network container:web -- ss -ltn      in the network of another sandbox
+  weft run --rm --network blue --tap -- sh -c 'exec qemu-system-x86_64 -netdev tap,id=n0,fd=3 \\
+    -device virtio-net-pci,netdev=n0,mac=$WEFT_MAC …'     a virtual machine")]
 pub(crate) struct RunArgs {
     /// Run the command in the background and print the sandbox's id; its output goes to 'weft logs'
     #[arg(short, long)]
@@ -258,6 +260,9 @@ pub(crate) struct RunArgs {
     /// Fixed MAC address in the first network
     #[arg(long, visible_alias = "mac-address", value_name = "MAC", value_parser = mac)]
     pub(crate) mac: Option<String>,
+    /// For a virtual machine: give the command TAPs of the networks as descriptors 3, 4, … instead of putting it in a sandbox
+    #[arg(long)]
+    pub(crate) tap: bool,
     #[command(flatten)]
     pub(crate) names: NamesArgs,
     #[command(flatten)]

@@ -93,13 +93,18 @@ impl Client {
         self.descriptor(&format!("/networks/{}/namespace", segment(network)))
     }
 
+    /// The TAP of a virtual machine's endpoint, which nobody else can get afterwards.
+    pub(crate) fn tap(&self, network: &str, sandbox: &str) -> Outcome<OwnedFd> {
+        self.descriptor(&format!("/networks/{}/tap?name={}", segment(network), segment(sandbox)))
+    }
+
     fn descriptor(&self, path: &str) -> Outcome<OwnedFd> {
         self.wait(async {
             let mut stream = self.upgrade(path).await?;
             stream
                 .receive_descriptor()
                 .await
-                .context("receive a namespace from the agent")
+                .context("receive a descriptor from the agent")
                 .map_err(Failure::from)
         })
     }

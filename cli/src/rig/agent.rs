@@ -174,7 +174,12 @@ impl Rig {
         let namespace = Some(host.namespace.try_clone()?);
         sys::prepare(
             &mut command,
-            Birth { parent: Pid::this(), mask: self.interrupt.mask_before(), namespace },
+            Birth {
+                parent: Pid::this(),
+                mask: self.interrupt.mask_before(),
+                namespace,
+                descriptors: Vec::new(),
+            },
         );
         Ok(command)
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
-use weft_control::api::{Connect, Disconnect, Sandbox, SandboxCreate};
+use weft_control::api::{Connect, Connected, Disconnect, Sandbox, SandboxCreate};
 use weft_control::command::{Attachment, Command, End, Life};
 use weft_control::io::commands::{Claim, Directory, identify};
 use weft_control::timestamp::UnixMillis;
@@ -20,14 +20,16 @@ use crate::args::KeyValue;
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Screen, escape};
-use crate::process::{Care, Job, Signals, Streams, end_others, exit_status, start_in, wait};
+use crate::process::{Care, Job, Signals, Streams, end_others, exit_status, start, start_in, wait};
 use crate::verbs::sandbox::{namespace_of, path, surroundings_of};
 
 mod background;
 pub(crate) mod log;
+mod taps;
 
 pub(crate) use background::{in_background, perform};
 use log::Capture;
+use taps::Taps;
 
 /// How long an agent that does not answer is asked again to detach what has ended; later it finds out by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,7 +78,7 @@ pub(crate) fn supervise(
     set_child_subreaper(true).context("become the reaper of the command's children")?;
     let signals = Signals::hold()?;
     let mut charge = Charge::take(task, client)?;
-    let (child, capture) = match charge.start(&signals) {
+    let (child, capture) = match charge.start(&signals, screen) {
         Ok(begun) => begun,
         Err(failure) => {
             charge.give_up(task, &failure);
@@ -125,25 +127,41 @@ impl<'c> Charge<'c> {
         Ok(charge)
     }
 
-    fn start(&mut self, signals: &Signals) -> Outcome<(Child, Option<Capture>)> {
+    fn start(&mut self, signals: &Signals, screen: &mut Screen) -> Outcome<(Child, Option<Capture>)> {
+        let mut taps = Taps::default();
         for wish in &self.command.networks {
-            attach(&self.sandbox.id, wish, self.client)?;
+            let connected = attach(&self.sandbox.id, wish, self.client)?;
+            if self.command.tap {
+                taps.add(&wish.network, connected, self.client.tap(&wish.network, &self.sandbox.id)?);
+            }
         }
         self.sandbox.command = Some(self.command.clone());
-        let namespace = namespace_of(&self.sandbox, self.client)?;
-        let around = surroundings_of(&self.sandbox, self.client)?;
+        let child = self.spawn(&taps, signals, screen)?;
+        // The command alone holds its TAPs, so that they end with it.
+        drop(taps);
+        self.oversee(child)
+    }
+
+    fn spawn(&self, taps: &Taps, signals: &Signals, screen: &mut Screen) -> Outcome<Child> {
         let cmd: Vec<_> = self.command.cmd.iter().map(Into::into).collect();
-        let env: Vec<KeyValue> = self.command.env.iter().filter_map(|text| text.parse().ok()).collect();
+        let own = self.command.env.iter().filter_map(|text| text.parse().ok());
+        let env: Vec<KeyValue> = own.chain(taps.variables()).collect();
         let streams = match self.command.detached {
             true => Streams::Captured { open_stdin: self.command.open_stdin },
             false => Streams::Inherited,
         };
         let directory = (!self.command.working_dir.is_empty()).then(|| Path::new(&self.command.working_dir));
-        let mut child = start_in(
-            namespace,
-            &Job { env: &env, directory, streams, surroundings: around.as_ref(), ..Job::new(&cmd) },
-            signals,
-        )?;
+        let job = Job { env: &env, directory, streams, descriptors: taps.descriptors(), ..Job::new(&cmd) };
+        if self.command.tap {
+            taps.lines().for_each(|line| screen.complain(&escape(&line)));
+            return start(&job, signals);
+        }
+        let namespace = namespace_of(&self.sandbox, self.client)?;
+        let around = surroundings_of(&self.sandbox, self.client)?;
+        start_in(namespace, &Job { surroundings: around.as_ref(), ..job }, signals)
+    }
+
+    fn oversee(&mut self, mut child: Child) -> Outcome<(Child, Option<Capture>)> {
         let capture = match (child.stdout.take(), child.stderr.take()) {
             (Some(out), Some(err)) => {
                 let capture = Capture::new(out.into(), err.into(), &self.directory.log());
@@ -270,9 +288,9 @@ fn remembered(wishes: &[Attachment], sandbox: &Sandbox) -> Vec<Attachment> {
     kept
 }
 
-fn attach(sandbox: &str, wish: &Attachment, client: &Client) -> Outcome {
+fn attach(sandbox: &str, wish: &Attachment, client: &Client) -> Outcome<Connected> {
     let request = Connect { container: sandbox.to_owned(), endpoint_config: wish.endpoint_config.clone() };
-    client.order(&format!("/networks/{}/connect", segment(&wish.network)), &request)
+    client.change(&format!("/networks/{}/connect", segment(&wish.network)), &request)
 }
 
 fn now() -> UnixMillis {

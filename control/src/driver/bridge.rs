@@ -134,8 +134,7 @@ pub fn pieces(wanted: &Wanted, observed: &Observed, focus: Option<EndpointId>) -
     pieces.add(Scope::All, |steps| plan_guard(sound(), observed, steps));
     for bridge in sound() {
         let concerned = |endpoint: &&WantedEndpoint| {
-            focus.is_none_or(|focus| focus == endpoint.id)
-                && observed.sandboxes.contains_key(&endpoint.sandbox)
+            focus.is_none_or(|focus| focus == endpoint.id) && endpoint.is_possible(&observed.sandboxes)
         };
         for endpoint in bridge.endpoints.iter().filter(concerned) {
             let site = site(wanted.me, bridge, endpoint.id, observed);

@@ -1,4 +1,5 @@
-//! One endpoint in the kernel: its veth pair, its addresses, its place on a bridge. Every driver with a bridge has it.
+//! One endpoint in the kernel: its veth pair with its addresses, or its TAP, and its place on a bridge. Every driver with
+//! a bridge has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +17,31 @@ pub struct WantedEndpoint {
     pub id: EndpointId,
     /// The sandbox it is in.
     pub sandbox: SandboxId,
+    /// What is at its end.
+    pub end: End,
     /// Name of its interface in the sandbox.
     pub interface: String,
     /// Its address.
     pub mac: MacAddr,
     /// Its addresses with the prefix lengths of their subnets.
     pub addresses: Vec<IpNet>,
+}
+
+/// What is at the end of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum End {
+    /// An interface in a network namespace.
+    #[default]
+    Namespace,
+    /// Whoever holds the descriptor of a TAP: a virtual machine.
+    Descriptor,
+}
+
+impl WantedEndpoint {
+    /// Whether it can be had as things are: what its end is in must be there.
+    pub(super) fn is_possible(&self, sandboxes: &BTreeMap<SandboxId, BTreeMap<String, SeenLink>>) -> bool {
+        self.end == End::Descriptor || sandboxes.contains_key(&self.sandbox)
+    }
 }
 
 /// Why no plan can be made; nothing has changed.
@@ -97,6 +117,24 @@ pub(super) struct Site<'a> {
 impl Site<'_> {
     /// What is to do for an endpoint; nothing when the kernel shows it as it is wanted.
     pub(super) fn plan(&self, endpoint: &WantedEndpoint, steps: &mut Vec<Step>) {
+        match endpoint.end {
+            End::Namespace => self.plan_pair(endpoint, steps),
+            End::Descriptor => self.plan_tap(endpoint, steps),
+        }
+    }
+
+    /// A TAP that is there is whoever's holds its descriptor, also one that another agent made.
+    fn plan_tap(&self, endpoint: &WantedEndpoint, steps: &mut Vec<Step>) {
+        let (at, port) = (self.at, port_name(endpoint.id));
+        let seen = self.links.and_then(|links| links.get(&port));
+        if seen.is_none() {
+            steps.push(Step::AddTap { at, name: port.clone(), near: self.near });
+        }
+        self.plan_near(&port, seen, false, steps);
+        self.plan_pin(port, endpoint.mac, seen, steps);
+    }
+
+    fn plan_pair(&self, endpoint: &WantedEndpoint, steps: &mut Vec<Step>) {
         let (at, inside, mtu) = (self.at, Place::Sandbox(endpoint.sandbox), self.mtu);
         let (port, name) = (port_name(endpoint.id), endpoint.interface.clone());
         let near = self.links.and_then(|links| links.get(&port));
@@ -115,11 +153,8 @@ impl Site<'_> {
             }
         };
         plan_settings(inside, endpoint, far, steps);
-        self.plan_near(&port, near, steps);
-        let on_bridge = near.and_then(|near| near.port.as_ref()).filter(|port| port.bridge == self.bridge);
-        if !on_bridge.is_some_and(|on_bridge| on_bridge.pinned.contains(&endpoint.mac)) {
-            steps.push(Step::PinMac { at, port, mac: endpoint.mac });
-        }
+        self.plan_near(&port, near, near.is_none(), steps);
+        self.plan_pin(port, endpoint.mac, near, steps);
         if far.is_some_and(|far| far.mtu != u32::from(mtu)) {
             // Before the addresses: the kernel refuses IPv6 on links with an MTU below 1280.
             steps.push(Step::SetMtu { at: inside, name: name.clone(), mtu });
@@ -137,13 +172,20 @@ impl Site<'_> {
         }
     }
 
-    fn plan_near(&self, port: &str, near: Option<&SeenLink>, steps: &mut Vec<Step>) {
+    fn plan_pin(&self, port: String, mac: MacAddr, seen: Option<&SeenLink>, steps: &mut Vec<Step>) {
+        let on_bridge = seen.and_then(|seen| seen.port.as_ref()).filter(|port| port.bridge == self.bridge);
+        if !on_bridge.is_some_and(|on_bridge| on_bridge.pinned.contains(&mac)) {
+            steps.push(Step::PinMac { at: self.at, port, mac });
+        }
+    }
+
+    fn plan_near(&self, port: &str, near: Option<&SeenLink>, sized: bool, steps: &mut Vec<Step>) {
         let speaks = near.is_none_or(|near| near.settings.get(&Setting::DisableIpv6) == Some(&0));
         if self.at == Place::Host && speaks {
             // The host speaks by its bridge, not by each port.
             steps.push(Step::SetSysctl { at: self.at, key: Setting::DisableIpv6.key(port), value: "1" });
         }
-        self.plan_port(port, near, near.is_none(), self.role, steps);
+        self.plan_port(port, near, sized, self.role, steps);
     }
 
     /// A port of the bridge: size, bridge, up. `sized` tells that it was made with the size it is to have.

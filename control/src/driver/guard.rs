@@ -164,6 +164,7 @@ fn line(text: &mut String, line: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::End;
     use crate::model::{EndpointId, SandboxId};
 
     fn guard(numbers: &[u8]) -> Guard {
@@ -171,6 +172,7 @@ mod tests {
             .iter()
             .map(|&n| WantedEndpoint {
                 id: EndpointId([n; 16]),
+                end: End::Namespace,
                 sandbox: SandboxId([n; 16]),
                 interface: "eth0".into(),
                 mac: MacAddr([2, 0, 0, 0, 0, n]),

@@ -9,7 +9,7 @@ mod guard;
 mod observed;
 pub mod overlay;
 
-pub use endpoint::{WantedEndpoint, WishError, free_interface, port_name};
+pub use endpoint::{End, WantedEndpoint, WishError, free_interface, port_name};
 pub use guard::{COUNTERS, Guard, TABLE};
 pub use observed::{SeenLink, SeenPort, Setting};
 

@@ -5,7 +5,8 @@
 //!   weft0 (TAP, to the dataplane)
 //!     │
 //!    br0 ── v1f0c… ──────────────────────────── eth0
-//!     └──── v9a37… ──────────────────────────── eth0
+//!     ├──── v9a37… ──────────────────────────── eth0
+//!     └──── v27b0… (TAP, its descriptor with a virtual machine)
 //! ```
 //!
 //! No port of the bridge learns: local addresses are pinned to their ports and everything unknown goes to the uplink
@@ -88,7 +89,7 @@ impl Wanted {
 #[must_use]
 pub fn pieces(wanted: &Validated, observed: &Observed) -> Vec<Piece> {
     let wanted = &wanted.0;
-    let here = |e: &&WantedEndpoint| observed.sandboxes.contains_key(&e.sandbox);
+    let here = |e: &&WantedEndpoint| e.is_possible(&observed.sandboxes);
     let endpoints: Vec<_> = wanted.endpoints.iter().filter(here).collect();
     let mut pieces = Pieces::default();
     if endpoints.is_empty() {

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use weft_dataplane::io::{Tap, TapError};
 use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::kill::{self, Side};
@@ -35,7 +37,10 @@ pub(crate) enum KernelError {
     /// Links and addresses.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The TAP, or the dataplane that serves it.
+    /// A TAP for a virtual machine.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The uplink's TAP, or the dataplane that serves it.
     #[error("cannot open the uplink: {0}")]
     Uplink(String),
     /// What only namespaces of ours have is asked of the host's.
@@ -73,6 +78,8 @@ pub(crate) struct Kernel {
     carrier: Box<dyn Carrier>,
     uplinks: BTreeMap<NetworkId, Vni>,
     names: BTreeMap<SandboxId, String>,
+    /// Descriptors of TAPs that nobody has asked for yet, by place and name.
+    taps: BTreeMap<(Place, String), OwnedFd>,
     /// Open namespaces of the plan at hand.
     opened: BTreeMap<Place, (Namespace, Links)>,
     guards: Guards,
@@ -105,8 +112,8 @@ impl Kernel {
         let host = Namespace::current().map_err(std::io::Error::other)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (uplinks, names, opened) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let guards = Guards::default();
-        Ok(Self { pins, host, runtime, carrier, uplinks, names, opened, guards, fail_in: None })
+        let (guards, taps) = (Guards::default(), BTreeMap::new());
+        Ok(Self { pins, host, runtime, carrier, uplinks, names, taps, opened, guards, fail_in: None })
     }
 
     /// Ends it: uplinks go with the dataplane, pins stay.
@@ -133,6 +140,11 @@ impl Kernel {
     pub(crate) fn lose_uplink(&mut self, vni: Vni) {
         self.carrier.close(vni);
         self.uplinks.retain(|_, held| *held != vni);
+    }
+
+    /// The descriptor of a TAP that was made and that nobody has got yet. From now on it lives as long as that.
+    pub(crate) fn take_tap(&mut self, at: Place, name: &str) -> Option<OwnedFd> {
+        self.taps.remove(&(at, name.to_owned()))
     }
 
     /// Tells the pin of a sandbox.
@@ -307,6 +319,7 @@ impl Kernel {
             }
             Step::RemoveNamespace { at } => {
                 self.guards.retire(*at, self.open(*at).ok().as_ref());
+                self.taps.retain(|(place, _), _| place != at);
                 self.opened.remove(at);
                 self.pins.remove(&self.pin_of(*at)?)?;
             }
@@ -345,7 +358,9 @@ impl Kernel {
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.add_bridge(name, *mac))?;
             }
+            Step::AddTap { at, name, near } => self.add_tap(*at, name, *near)?,
             Step::DeleteLink { at, name } => {
+                self.taps.remove(&(*at, name.clone()));
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.delete(name))?;
             }
@@ -385,6 +400,15 @@ impl Kernel {
                 runtime.block_on(links.set_up(name))?;
             }
         }
+        Ok(())
+    }
+
+    fn add_tap(&mut self, at: Place, name: &str, near: Option<MacAddr>) -> Result<(), KernelError> {
+        let (namespace, links, runtime) = self.inside(at)?;
+        let tap = namespace.run(|| Tap::lend(name))??;
+        // What fails from here on takes the TAP with it.
+        near.map_or(Ok(()), |mac| runtime.block_on(links.set_mac(name, mac)))?;
+        self.taps.insert((at, name.to_owned()), tap);
         Ok(())
     }
 

@@ -334,7 +334,8 @@ impl Node {
             let named = sandbox.interfaces.get(&own.lease.endpoint).cloned();
             let interface = named.or_else(|| self.fresh.contains(&own.lease.endpoint).then(String::new))?;
             let Lease { endpoint: id, mac, addresses, .. } = own.lease;
-            Some(WantedEndpoint { id, sandbox: own.sandbox, interface, mac, addresses })
+            let end = sandbox.end();
+            Some(WantedEndpoint { id, sandbox: own.sandbox, end, interface, mac, addresses })
         });
         let sealed = self.cluster.is_encrypted(network);
         let wanted = Wanted { network, vni, mtu, sealed, endpoints: endpoints.collect() };

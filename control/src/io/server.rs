@@ -52,6 +52,7 @@ pub(crate) enum Call {
     RemoveSandbox { name: String, force: bool },
     OpenSandbox(String),
     OpenNetwork(String),
+    TakeTap { network: String, sandbox: String },
     Adopt { name: String, namespace: Namespace },
     Keys,
     RotateKeys,
@@ -74,8 +75,8 @@ pub(crate) enum Answer {
     Json(StatusCode, Vec<u8>),
     /// No body.
     Done(StatusCode),
-    /// An open namespace, for [`Call::OpenSandbox`] and [`Call::OpenNetwork`].
-    Namespace(Namespace),
+    /// An open namespace, for [`Call::OpenSandbox`] and [`Call::OpenNetwork`], or the TAP of [`Call::TakeTap`].
+    Descriptor(OwnedFd),
 }
 
 /// A refusal or failure, in words for the user.
@@ -104,7 +105,7 @@ impl IntoResponse for Answer {
                 (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
             }
             Self::Done(status) => status.into_response(),
-            Self::Namespace(_) => StatusCode::NO_CONTENT.into_response(),
+            Self::Descriptor(_) => StatusCode::NO_CONTENT.into_response(),
         }
     }
 }
@@ -187,6 +188,7 @@ fn routes(desk: Desk) -> Router {
         .route("/networks/{network}/disconnect", post(disconnect))
         .route("/networks/{network}/fdb", get(fdb))
         .route("/networks/{network}/namespace", post(open_network))
+        .route("/networks/{network}/tap", post(take_tap))
         .route("/sandboxes", get(|State(desk): State<Desk>| async move { desk.ask(Call::Sandboxes).await }))
         .route("/sandboxes/create", post(create_sandbox))
         .route("/sandboxes/adopt", post(adopt))
@@ -368,16 +370,26 @@ async fn open_network(
     hand_over(desk, Call::OpenNetwork(name(network)?), request).await
 }
 
-/// Gives the client the namespace that `call` opens.
+async fn take_tap(
+    State(desk): State<Desk>,
+    network: Segment,
+    query: Wishes,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (network, sandbox) = (name(network)?, wishes(query)?.name);
+    hand_over(desk, Call::TakeTap { network, sandbox }, request).await
+}
+
+/// Gives the client the descriptor that `call` opens.
 async fn hand_over(desk: Desk, call: Call, request: Request) -> Result<Response, Refusal> {
     wants_descriptor(request.headers())?;
-    let Answer::Namespace(namespace) = desk.ask(call).await? else {
-        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the agent gave no namespace"));
+    let Answer::Descriptor(opened) = desk.ask(call).await? else {
+        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the agent gave no descriptor"));
     };
     tokio::spawn(async move {
         if let Some(stream) = bare(request).await {
-            // A client that hung up needs no namespace.
-            let _ = timeout(PATIENCE, descriptor::send(&stream, namespace)).await;
+            // A client that hung up needs none.
+            let _ = timeout(PATIENCE, descriptor::send(&stream, opened)).await;
         }
     });
     Ok(switching())

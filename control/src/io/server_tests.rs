@@ -14,7 +14,7 @@ async fn server() -> (tempfile::TempDir, PathBuf, mpsc::Receiver<String>) {
         while let Some(Asked { call, answer }) = calls.recv().await {
             let reply = match &call {
                 Call::OpenSandbox(_) => {
-                    Ok(Answer::Namespace(Namespace::current().expect("everybody has one")))
+                    Ok(Answer::Descriptor(Namespace::current().expect("everybody has one").into()))
                 }
                 Call::Network(_) => Err(Refusal::new(StatusCode::NOT_FOUND, "network x not found")),
                 _ => Ok(Answer::Json(StatusCode::OK, b"{}".to_vec())),

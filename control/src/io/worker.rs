@@ -16,9 +16,12 @@ use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
 use crate::driver::overlay::{Wanted, pieces};
-use crate::driver::{Piece, Scope, SeenLink, WantedEndpoint, bridge, free_interface};
+use crate::driver::{End, Piece, Scope, SeenLink, WantedEndpoint, bridge, free_interface};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::plan::{Failure, Place, Plan, Step, run};
+
+/// What names of endpoints of virtual machines begin with: there is no interface of that name.
+const TAP_PREFIX: &str = "tap";
 
 /// What the loop does once the kernel has done its part.
 pub(crate) type Next = Box<dyn FnOnce(&mut Node) + Send>;
@@ -147,7 +150,14 @@ impl Bench {
         let mut interface = None;
         for endpoint in endpoints.iter_mut() {
             if let Some(Fresh { taken, prefix, .. }) = fresh.filter(|fresh| fresh.endpoint == endpoint.id) {
-                let there = sandboxes.get(&endpoint.sandbox).ok_or("the sandbox's namespace is gone")?;
+                let nothing = BTreeMap::new();
+                let (there, prefix) = match endpoint.end {
+                    End::Namespace => {
+                        let there = sandboxes.get(&endpoint.sandbox);
+                        (there.ok_or("the sandbox's namespace is gone")?, prefix.as_str())
+                    }
+                    End::Descriptor => (&nothing, TAP_PREFIX),
+                };
                 let picked = self.picked.values().filter(|(sandbox, _)| *sandbox == endpoint.sandbox);
                 let picked = picked.map(|(_, name)| name);
                 let taken = there.keys().chain(taken).chain(picked).map(String::as_str);

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::sys;
@@ -66,6 +66,24 @@ impl Tap {
         configure(name, &queues[0])?;
         Ok(queues)
     }
+
+    /// Creates TAP `name` with one queue in the calling thread's network namespace, for somebody else to use: a virtual
+    /// machine's monitor, which needs no privilege with the descriptor in its hands.
+    ///
+    /// Frames have a virtio_net_hdr of 10 octets in front. Longer ones and segmentation are the user's to ask for
+    /// (`TUNSETVNETHDRSZ`, `TUNSETOFFLOAD`), as its guest can. The TAP goes away with the last descriptor.
+    ///
+    /// # Errors
+    /// A name in use, a bad name, a missing privilege (CAP_NET_ADMIN) or kernel feature.
+    pub fn lend(name: &str) -> Result<OwnedFd, TapError> {
+        if !is_interface_name(name) {
+            return Err(TapError::Name(name.to_owned()));
+        }
+        let file = open_driver()?;
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+        sys::tun_set_interface(file.as_fd(), name, flags).map_err(refused("create", name))?;
+        Ok(file.into())
+    }
 }
 
 /// One queue of a TAP: reads and writes are one frame each, behind a virtio_net_hdr.
@@ -109,6 +127,17 @@ fn open_queue(name: &str, first: bool) -> Result<TapQueue, TapError> {
     const FLAGS: i32 = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     // The first one must not take over a device that somebody else made and kept.
     let flags = if first { FLAGS | libc::IFF_TUN_EXCL } else { FLAGS };
+    let file = open_driver()?;
+    let features = sys::tun_features(file.as_fd()).map_err(TapError::Open)?;
+    if features & libc::IFF_MULTI_QUEUE as u32 == 0 {
+        return Err(TapError::Missing("multi-queue"));
+    }
+    sys::tun_set_interface(file.as_fd(), name, flags).map_err(refused("create", name))?;
+    Ok(TapQueue { file })
+}
+
+/// A descriptor of the tun driver without an interface.
+fn open_driver() -> Result<File, TapError> {
     // Non-blocking is not only for epoll: the driver's fast path for small writes asks for it (tun_can_build_skb).
     let file = OpenOptions::new()
         .read(true)
@@ -120,11 +149,7 @@ fn open_queue(name: &str, first: bool) -> Result<TapQueue, TapError> {
     if features & libc::IFF_VNET_HDR as u32 == 0 {
         return Err(TapError::Missing("virtio_net_hdr"));
     }
-    if features & libc::IFF_MULTI_QUEUE as u32 == 0 {
-        return Err(TapError::Missing("multi-queue"));
-    }
-    sys::tun_set_interface(file.as_fd(), name, flags).map_err(refused("create", name))?;
-    Ok(TapQueue { file })
+    Ok(file)
 }
 
 fn configure(name: &str, queue: &TapQueue) -> Result<(), TapError> {

@@ -23,7 +23,8 @@ pub(crate) fn run(args: &RunArgs, client: Client, screen: &mut Screen) -> Outcom
         screen.complain("WARNING: Published ports are discarded when using host network mode");
     }
     let name = wanted_name(args.name.as_deref())?;
-    let request = SandboxCreate { name, ephemeral: args.rm, ..wishes(&args.names, &args.ports) };
+    let request =
+        SandboxCreate { name, ephemeral: args.rm, tap: args.tap, ..wishes(&args.names, &args.ports) };
     let task = Task::Run { request: Box::new(request), command };
     if args.detach {
         let begun = in_background(&task, &client)?;
@@ -39,6 +40,11 @@ fn compose(args: &RunArgs, client: &Client) -> Outcome<Command> {
     };
     let env = variables(&args.env_file, &args.env)?;
     let mode = mode(args, client)?;
+    if args.tap && mode.networks.is_empty() {
+        let why =
+            "--tap: a TAP belongs to a network: name one that is not 'none', 'host' or 'container:NAME'";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     Ok(Command {
         cmd: args.command.iter().map(text).collect::<Outcome<_>>()?,
         env: env.iter().map(|KeyValue { key, value, .. }| format!("{key}={value}")).collect(),
@@ -49,6 +55,7 @@ fn compose(args: &RunArgs, client: &Client) -> Outcome<Command> {
         auto_remove: args.rm,
         detached: args.detach,
         open_stdin: args.interactive,
+        tap: args.tap,
         networks: mode.networks,
     })
 }

@@ -1,7 +1,7 @@
 //! Plans for the host's bridges, against a pretended host.
 
 use super::*;
-use crate::driver::{SeenPort, port_name};
+use crate::driver::{End, SeenPort, port_name};
 use crate::plan::{Perform, Plan, run};
 
 const ME: NodeId = NodeId([1; 16]);
@@ -11,6 +11,7 @@ const SETTINGS: [Setting; 4] =
 fn endpoint(n: u8) -> WantedEndpoint {
     WantedEndpoint {
         id: EndpointId([n; 16]),
+        end: End::Namespace,
         sandbox: SandboxId([n; 16]),
         interface: "eth0".into(),
         mac: MacAddr([2, 0, 0, 0, 0, n]),
@@ -80,6 +81,7 @@ impl Perform for Observed {
                 self.add(peer_at, &peer, mac, mtu.into())?;
                 self.add(at, &name, near.unwrap_or_default(), mtu.into())?;
             }
+            Step::AddTap { at, name, near } => self.add(at, &name, near.unwrap_or_default(), 1500)?,
             Step::DeleteLink { at, name } => {
                 self.place(at).remove(&name);
                 let digits = name.get(1..3).and_then(|n| u8::from_str_radix(n, 16).ok());

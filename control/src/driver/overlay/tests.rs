@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::driver::{SeenPort, free_interface};
+use crate::driver::{End, SeenPort, free_interface};
 use crate::model::EndpointId;
 use crate::plan::{Perform, Plan, run};
 use weft_dataplane::wire::MacAddr;
@@ -15,6 +15,7 @@ const SETTINGS: [Setting; 4] =
 fn endpoint(n: u8, addresses: &[&str]) -> WantedEndpoint {
     WantedEndpoint {
         id: EndpointId([n; 16]),
+        end: End::Namespace,
         sandbox: SandboxId([n; 16]),
         interface: "eth0".into(),
         mac: MacAddr([2, 0, 0, 0, 0, n]),
@@ -98,6 +99,9 @@ impl Perform for Observed {
                 self.add(peer_at, &peer, SeenLink { mac, mtu, settings, ..SeenLink::default() })?;
                 self.add(at, &name, SeenLink { mtu, ..SeenLink::default() })?;
             }
+            Step::AddTap { at, name, .. } => {
+                self.add(at, &name, SeenLink { mtu: 1500, ..SeenLink::default() })?;
+            }
             Step::DeleteLink { at, name } => {
                 self.links(at).remove(&name);
                 // The far end carries the number of the endpoint in its address.
@@ -164,6 +168,30 @@ fn the_first_endpoint_brings_namespace_bridge_and_uplink() {
          set eth0 up in sandbox 010101010101\n\
          tell of 02:00:00:00:00:01 on eth0 in sandbox 010101010101\n"
     );
+}
+
+#[test]
+fn a_virtual_machine_has_a_tap_in_the_place_of_a_pair_and_keeps_it_when_the_agent_restarts() {
+    let mut kernel = kernel(0);
+    let machine = WantedEndpoint { end: End::Descriptor, ..endpoint(1, &["10.0.0.2/24"]) };
+    let made = settle(&wanted(std::slice::from_ref(&machine)), &mut kernel);
+    let (_, tap) =
+        made.split_once("guard 1 endpoint in network aaaaaaaaaaaa\n").expect("guarded before it speaks");
+    assert_eq!(
+        tap,
+        "make TAP v010101010101 in network aaaaaaaaaaaa\n\
+         set MTU 1450 on v010101010101 in network aaaaaaaaaaaa\n\
+         add v010101010101 to bridge br0 in network aaaaaaaaaaaa, locked\n\
+         set v010101010101 up in network aaaaaaaaaaaa\n\
+         pin 02:00:00:00:00:01 to v010101010101 in network aaaaaaaaaaaa\n"
+    );
+    let hidden = kernel.hidden.as_mut().expect("it is there");
+    hidden.links.remove(UPLINK);
+    hidden.uplink = None;
+    let made = settle(&wanted(&[machine]), &mut kernel);
+    assert!(!made.contains("v01"), "{made}");
+    let gone = settle(&wanted(&[]), &mut kernel);
+    assert!(gone.starts_with("delete v010101010101 in network aaaaaaaaaaaa\n"), "{gone}");
 }
 
 #[test]

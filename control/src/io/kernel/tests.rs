@@ -4,8 +4,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::driver::WantedEndpoint;
 use crate::driver::overlay::{UPLINK, Wanted, plan};
+use crate::driver::{End, WantedEndpoint};
 use crate::model::EndpointId;
 use crate::plan::{Plan, run, run_through};
 use crate::sandbox::{plan_made, plan_removed};
@@ -64,6 +64,7 @@ fn tear_down(mut kernel: Kernel) {
 fn endpoint(n: u8) -> WantedEndpoint {
     WantedEndpoint {
         id: EndpointId([n; 16]),
+        end: End::Namespace,
         sandbox: SandboxId([n; 16]),
         interface: "eth0".into(),
         mac: MacAddr([2, 0, 0, 0, 0, n]),

@@ -128,7 +128,7 @@ impl Node {
         let EndpointView { endpoint: id, mac, addresses, .. } = endpoint.clone();
         let named = sandbox.interfaces.get(&id).cloned();
         let interface = named.or_else(|| self.fresh.contains(&id).then(String::new))?;
-        Some(WantedEndpoint { id, sandbox: sandbox.id, interface, mac, addresses })
+        Some(WantedEndpoint { id, sandbox: sandbox.id, end: sandbox.end(), interface, mac, addresses })
     }
 
     /// Where whatever no other route takes leaves a sandbox: link and next hop, at most one of each family.

@@ -24,6 +24,7 @@ impl Node {
             Call::RemoveSandbox { name, force } => self.remove_sandbox(&name, force, reply),
             Call::OpenSandbox(name) => self.open_sandbox(&name, reply),
             Call::OpenNetwork(name) => self.open_network(&name, reply),
+            Call::TakeTap { network, sandbox } => self.take_tap(&network, &sandbox, reply),
             Call::Adopt { name, namespace } => self.adopt(&name, namespace, reply),
             Call::RemoveNetwork(name) => self.remove_network(&name, reply),
             Call::CreateNetwork(request) if Driver::named(&request.driver).is_some() => {
@@ -131,7 +132,7 @@ impl Node {
             format!("network {name} has no endpoint on this host, so that no frame of it comes here");
         self.worker.hand(move |bench| {
             let there = bench.kernel.has(Place::Hidden(id));
-            let opened = bench.kernel.open(Place::Hidden(id)).map(Answer::Namespace);
+            let opened = bench.kernel.open(Place::Hidden(id)).map(|opened| Answer::Descriptor(opened.into()));
             let outcome = opened.map_err(|fault| match there {
                 true => internal(explain(&fault)),
                 false => Refusal::new(StatusCode::CONFLICT, absent),

@@ -1,5 +1,7 @@
 //! Attaching sandboxes to networks and detaching them.
 
+use std::net::IpAddr;
+
 use axum::http::StatusCode;
 use weft_dataplane::segment::SegmentSpec;
 
@@ -7,10 +9,12 @@ use super::{Errand, Node, Reply, Waiting, answer, bad_request, internal, json, n
 use crate::api::{Connect, Connected, Disconnect};
 use crate::catalog::Reach;
 use crate::cluster::{ClusterError, Ticket};
+use crate::driver::{End, port_name};
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::{Fresh, Purpose, Settled};
 use crate::model::{EndpointId, NetworkId, SandboxId};
-use crate::network::{Lease, NetworkError};
+use crate::network::{Lease, NetworkError, OwnEndpoint};
+use crate::plan::Place;
 use crate::sandbox::{Origin, Sandbox, save};
 
 /// What a wish for addresses came to.
@@ -120,10 +124,14 @@ impl Node {
 
     /// The last step of an attachment: default routes may lead elsewhere now.
     fn show_way_out(&mut self, lease: &Lease, sandbox: SandboxId, interface: String, reply: Reply) {
-        self.untold.push((sandbox, interface.clone(), lease.mac));
+        if self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.end() == End::Namespace) {
+            self.untold.push((sandbox, interface.clone(), lease.mac));
+        }
         tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
         self.settle_firewall();
-        let (wanted, connected) = (self.default_routes(sandbox), connected(lease, interface));
+        let ways = self.local.ways_out(sandbox).find(|way| way.endpoint == lease.endpoint);
+        let gateways = ways.map(|way| way.gateways).unwrap_or_default();
+        let (wanted, connected) = (self.default_routes(sandbox), connected(lease, interface, gateways));
         self.worker.hand(move |bench| {
             let routed = bench.settle_routes(sandbox, &wanted);
             move |node: &mut Self| {
@@ -223,20 +231,41 @@ impl Node {
         request: &Disconnect,
         errand: Errand,
     ) -> Result<SandboxId, Refusal> {
+        let endpoint = self.endpoint_of(network, &request.container)?;
+        self.detach(endpoint.lease.endpoint, endpoint.lease.network, Some(errand))?;
+        Ok(endpoint.sandbox)
+    }
+
+    /// A sandbox's endpoint in a network.
+    fn endpoint_of(&self, network: &str, sandbox: &str) -> Result<OwnEndpoint, Refusal> {
         let (Reach::Cluster(id) | Reach::Local(id)) = self.resolve(network)?;
-        let sandbox = self.sandboxes.resolve(&request.container)?.clone();
+        let holder = self.sandboxes.resolve(sandbox)?.id;
         let mut own = self.own_endpoints();
-        let endpoint = own.find(|own| own.sandbox == sandbox.id && own.lease.network == id);
-        drop(own);
-        let Some(endpoint) = endpoint else {
-            let text = format!("container {} is not connected to network {network}", request.container);
+        let Some(endpoint) = own.find(|own| own.sandbox == holder && own.lease.network == id) else {
+            let text = format!("container {sandbox} is not connected to network {network}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, text));
         };
         if self.fresh.contains(&endpoint.lease.endpoint) {
-            return Err(bad_request(format!("container {} is being connected", request.container)));
+            return Err(bad_request(format!("container {sandbox} is being connected")));
         }
-        self.detach(endpoint.lease.endpoint, id, Some(errand))?;
-        Ok(sandbox.id)
+        Ok(endpoint)
+    }
+
+    /// Gives the TAP of a virtual machine's endpoint away, once.
+    pub(super) fn take_tap(&mut self, network: &str, sandbox: &str, reply: Reply) {
+        let endpoint = match self.endpoint_of(network, sandbox) {
+            Ok(endpoint) => endpoint.lease,
+            Err(refusal) => return answer(reply, Err(refusal)),
+        };
+        let local = self.local.endpoint(endpoint.endpoint).is_some();
+        let at = if local { Place::Host } else { Place::Hidden(endpoint.network) };
+        let none =
+            format!("container {sandbox} has no TAP in network {network} that somebody could still get");
+        self.worker.hand(move |bench| {
+            let taken = bench.kernel.take_tap(at, &port_name(endpoint.endpoint)).map(Answer::Descriptor);
+            let outcome = taken.ok_or_else(|| Refusal::new(StatusCode::CONFLICT, none));
+            move |_: &mut Self| answer(reply, outcome)
+        });
     }
 
     /// A namespace somebody handed over is of no use to us once it has no endpoint.
@@ -255,11 +284,13 @@ impl Node {
     }
 }
 
-fn connected(lease: &Lease, interface: String) -> Connected {
+fn connected(lease: &Lease, interface: String, gateways: Vec<IpAddr>) -> Connected {
     Connected {
         endpoint_id: lease.endpoint.long(),
         interface,
         mac_address: lease.mac.to_string(),
         addresses: lease.addresses.iter().map(ToString::to_string).collect(),
+        gateways,
+        mtu: lease.mtu,
     }
 }

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::{HostConfig, SandboxCreate};
+use crate::driver::End;
 use crate::io::commands::Directory;
 use crate::io::kernel::KernelError;
 use crate::io::namespace::{Namespace, NamespaceId};
@@ -45,7 +46,8 @@ impl Node {
         let SandboxCreate { hostname, dns, dns_search, dns_options, extra_hosts, .. } = &request;
         let wishes =
             Wishes::check(hostname, dns, dns_search, dns_options, extra_hosts).map_err(bad_request)?;
-        let (created, origin, interfaces) = (wall(), Origin::Made, BTreeMap::new());
+        let origin = if request.tap { Origin::Machine } else { Origin::Made };
+        let (created, interfaces) = (wall(), BTreeMap::new());
         Ok((Sandbox { id, name, created, origin, owner, interfaces, wishes }, ports))
     }
 
@@ -58,6 +60,9 @@ impl Node {
 
     /// Namespace first, record second: what a crash leaves between the two is a pin that nobody remembers.
     fn make(&mut self, sandbox: Sandbox, ports: Ports, reply: Reply) {
+        if sandbox.end() == End::Descriptor {
+            return self.made(sandbox, ports, Ok(()), reply);
+        }
         self.making.insert(sandbox.name.clone());
         self.worker.hand(move |bench| {
             let made = make_namespace(bench, &sandbox);
@@ -205,11 +210,17 @@ impl Node {
     /// Opens a sandbox's namespace for somebody else.
     pub(super) fn open_sandbox(&mut self, name: &str, reply: Reply) {
         let id = match self.sandboxes.resolve(name) {
-            Ok(sandbox) => sandbox.id,
+            Ok(sandbox) if sandbox.end() == End::Namespace => sandbox.id,
+            Ok(_) => {
+                let text =
+                    format!("container {name} is a virtual machine: there is no network namespace to enter");
+                return answer(reply, Err(Refusal::new(StatusCode::CONFLICT, text)));
+            }
             Err(fault) => return answer(reply, Err(fault.into())),
         };
         self.worker.hand(move |bench| {
-            let opened = bench.kernel.open(Place::Sandbox(id)).map(Answer::Namespace);
+            let opened =
+                bench.kernel.open(Place::Sandbox(id)).map(|opened| Answer::Descriptor(opened.into()));
             move |_: &mut Self| answer(reply, opened.map_err(|fault| internal(explain(&fault))))
         });
     }

@@ -11,7 +11,7 @@ use super::{Node, json, now};
 use crate::api;
 use crate::catalog::Reach;
 use crate::command::State;
-use crate::driver::COUNTERS;
+use crate::driver::{COUNTERS, End};
 use crate::io::commands::{self, Directory};
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
@@ -139,7 +139,10 @@ impl Node {
             name: sandbox.name.to_string(),
             id: sandbox.id.long(),
             created: UnixMillis(sandbox.created).to_string(),
-            namespace: self.facts.namespaces.join(sandbox.name.as_str()).display().to_string(),
+            namespace: match sandbox.end() {
+                End::Namespace => self.facts.namespaces.join(sandbox.name.as_str()).display().to_string(),
+                End::Descriptor => String::new(),
+            },
             ephemeral: sandbox.owner.is_some(),
             adopted: sandbox.origin == Origin::Adopted,
             networks: networks.collect(),

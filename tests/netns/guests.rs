@@ -1,0 +1,205 @@
+//! Virtual machines as endpoints: real guests of QEMU on two hosts, emulated where there is no better.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::namespace::Namespace;
+use crate::rig::{Host, Rig, needs_root};
+use crate::traffic::Capture;
+use crate::wait::{eventually, until};
+
+/// Longest time a guest takes to boot or for one command, on a machine that does other things as well.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a guest is run by; `$DIR` has its kernel.
+const QEMU: &str = "exec qemu-system-x86_64 -machine pc -accel tcg -m 128 -nographic -nodefaults -no-reboot \
+    -serial stdio -kernel $DIR/vmlinuz -initrd $DIR/initramfs.gz -append 'console=ttyS0 quiet panic=-1' \
+    -netdev tap,id=n0,fd=$WEFT_FD -device virtio-net-pci,netdev=n0,mac=$WEFT_MAC,host_mtu=$WEFT_MTU,romfile=";
+
+/// Where the guests' kernel is.
+fn kernel() -> &'static Path {
+    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    KERNEL.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/guest-kernel");
+        let made = Command::new(script).arg(&directory).output().expect("the script runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        directory
+    })
+}
+
+/// A guest with a serial line.
+struct Guest<'h> {
+    host: &'h Host,
+    name: String,
+    child: Child,
+    input: ChildStdin,
+    output: Receiver<String>,
+}
+
+impl<'h> Guest<'h> {
+    /// Starts a guest in a network; it boots while the caller goes on.
+    fn start(host: &'h Host, name: &str, network: &str) -> Self {
+        let mut command = host.command(&["run", "--rm", "--name", name, "--network", network, "--tap"]);
+        command.args(["--", "sh", "-c", QEMU]).env("DIR", kernel());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("weft runs");
+        let (input, lines) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (told, output) = channel();
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(lines);
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let _ = told.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.clear();
+            }
+        });
+        Self { host, name: name.to_owned(), child, input, output }
+    }
+
+    /// Waits for the end of what runs; gives how it ended and what it said.
+    fn finish(&self) -> (String, Vec<String>) {
+        let (deadline, mut said) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                // Before the first command, what the firmware has said may stand on the same line.
+                Ok(line) => match line.rsplit_once("status:") {
+                    Some((_, status)) => return (status.to_owned(), said),
+                    None => said.push(line),
+                },
+                Err(RecvTimeoutError::Disconnected) => panic!("guest {} ended: {said:#?}", self.name),
+                Err(RecvTimeoutError::Timeout) => panic!("guest {} does not answer: {said:#?}", self.name),
+            }
+        }
+    }
+
+    fn booted(&self) {
+        let (status, said) = self.finish();
+        assert_eq!(status, "ready", "{said:#?}");
+    }
+
+    /// Begins a command line in the guest.
+    fn begin(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("the serial line is open");
+    }
+
+    /// Runs a command line in the guest; whether it succeeded, and what it said.
+    fn tries(&mut self, line: &str) -> (bool, String) {
+        self.begin(line);
+        let (status, said) = self.finish();
+        (status == "0", said.join("\n"))
+    }
+
+    /// Runs a command line in the guest, which must succeed.
+    fn runs(&mut self, line: &str) -> String {
+        let (succeeded, said) = self.tries(line);
+        assert!(succeeded, "{line}: {said}");
+        said
+    }
+
+    fn pings(&mut self, address: &str) -> bool {
+        self.tries(&format!("ping -c 1 -W 5 {address}")).0
+    }
+
+    /// What the agent says of its end of the network.
+    fn end(&self, network: &str) -> Value {
+        let all = self.host.json(&["sandbox", "ls"]);
+        let mut all = all.as_array().into_iter().flatten();
+        let mine = all.find(|sandbox| sandbox["Name"] == *self.name).expect("it is there");
+        mine["Networks"][network].clone()
+    }
+
+    fn address(&self, network: &str) -> String {
+        self.end(network)["IPAddress"].as_str().expect("an address").to_owned()
+    }
+
+    /// Gives its interface the address that the agent knows.
+    fn settle(&mut self, network: &str) -> String {
+        let address = self.address(network);
+        let length = self.end(network)["IPPrefixLen"].clone();
+        self.runs(&format!("ip addr add {address}/{length} dev eth0 && ip link set eth0 up"));
+        address
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two hosts with a network over both.
+fn rig(flags: &[&str]) -> Rig {
+    let rig = Rig::cluster(2);
+    let create = ["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24"];
+    rig.hosts[0].ok(&[&create[..], flags, &["blue"]].concat());
+    until("b knows the network", || rig.hosts[1].weft(&["network", "inspect", "blue"]).code == 0);
+    rig
+}
+
+/// The hidden namespace of the only network of a host.
+fn hidden(host: &Host) -> Namespace {
+    let pins = std::fs::read_dir(host.dir.join("run/netns")).expect("pins").flatten();
+    let pin = pins
+        .map(|pin| pin.path())
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+    Namespace::open(&pin.expect("a network"))
+}
+
+/// Sends ten megabytes over TCP; gives the hashes of what was sent and of what arrived.
+fn transfer(from: &mut Guest<'_>, to: &mut Guest<'_>, address: &str) -> (String, String) {
+    from.runs("dd if=/dev/urandom of=/tmp/sample bs=1M count=10 2>/dev/null");
+    // An input that never ends: at its end nc would close the connection.
+    to.runs("[ -p /tmp/open ] || mkfifo /tmp/open");
+    to.begin("nc -l -p 5000 <>/tmp/open | sha256sum");
+    // The listener needs a moment: until then connections are refused.
+    from.runs(&format!("for i in $(seq 100); do nc {address} 5000 </tmp/sample && break; sleep 0.2; done"));
+    let (status, said) = to.finish();
+    assert_eq!(status, "0", "{said:?}");
+    let hash = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
+    (hash(&from.runs("sha256sum /tmp/sample")), hash(&said.join(" ")))
+}
+
+#[test]
+fn two_guests_on_two_hosts_talk_over_an_encrypted_network_in_super_frames() {
+    needs_root!();
+    let rig = rig(&["-o", "encrypted"]);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let (mut one, mut two) = (Guest::start(a, "one", "blue"), Guest::start(b, "two", "blue"));
+    one.booted();
+    two.booted();
+    let (first, second) = (one.settle("blue"), two.settle("blue"));
+    until("one reaches two", || one.pings(&second));
+    assert!(two.pings(&first));
+
+    let port = one.end("blue")["EndpointID"].as_str().expect("an id")[..12].to_owned();
+    let capture = Capture::start(
+        &hidden(a),
+        &format!("v{port}"),
+        "tcp and greater 3000",
+        rig.dir.path().join("port.pcap"),
+    );
+    let (sent, arrived) = transfer(&mut one, &mut two, &second);
+    assert_eq!(sent, arrived);
+    let frames = capture.read("tcp", &["frame.len"]);
+    assert!(!frames.is_empty(), "a guest's segments leave it uncut");
+    let (sent, arrived) = transfer(&mut two, &mut one, &first);
+    assert_eq!(sent, arrived);
+    drop((one, two));
+    for host in [a, b] {
+        eventually("nothing is left of the guests", || {
+            let left = host.json(&["sandbox", "ls"]);
+            if left.as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(left.to_string()) }
+        });
+        until("the network's namespace is gone", || {
+            std::fs::read_dir(host.dir.join("run/netns")).expect("pins").next().is_none()
+        });
+    }
+}
