@@ -47,6 +47,8 @@ mod keys;
 mod kill;
 #[path = "netns/leftovers.rs"]
 mod leftovers;
+#[path = "netns/macvlan.rs"]
+mod macvlan;
 #[path = "netns/names.rs"]
 mod names;
 #[path = "netns/namespace.rs"]

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use weft_dataplane::wire::{MacAddr, Vni};
 
 use crate::driver::Guard;
+use crate::driver::macvlan::Mode;
 use crate::model::{NetworkId, SandboxId};
 
 /// A network namespace, by what it is for.
@@ -118,6 +119,45 @@ pub enum Step {
         /// Its address; the kernel picks one if absent.
         near: Option<MacAddr>,
     },
+    /// Makes a link of the host that is one VLAN (IEEE 802.1Q) of another, down.
+    AddVlan {
+        /// Where.
+        at: Place,
+        /// Name.
+        name: String,
+        /// The other.
+        parent: String,
+        /// Number of the VLAN.
+        id: u16,
+        /// What it is known by.
+        group: u32,
+    },
+    /// Makes a link that leads nowhere, down.
+    AddDummy {
+        /// Where.
+        at: Place,
+        /// Name.
+        name: String,
+        /// What it is known by.
+        group: u32,
+    },
+    /// Makes a link in a sandbox that is a child of one of the host's, down.
+    AddChild {
+        /// Where the child is.
+        at: Place,
+        /// Name of the child.
+        name: String,
+        /// The host's link.
+        parent: String,
+        /// What the child is to it.
+        mode: Mode,
+        /// Address of the child, where it has one of its own.
+        mac: MacAddr,
+        /// Octets; the parent's if absent.
+        mtu: Option<u16>,
+        /// What it is known by.
+        group: u32,
+    },
     /// Removes a link.
     DeleteLink {
         /// Where.
@@ -208,7 +248,7 @@ pub enum Step {
 
 impl Step {
     /// Names of all kinds of steps, as [`Step::name`] gives them.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 21] = [
         "make-namespace",
         "remove-namespace",
         "set-sysctl",
@@ -217,6 +257,9 @@ impl Step {
         "close-uplink",
         "add-veth",
         "add-tap",
+        "add-vlan",
+        "add-dummy",
+        "add-child",
         "delete-link",
         "enslave",
         "pin-mac",
@@ -241,6 +284,9 @@ impl Step {
             Self::CloseUplink { .. } => "close-uplink",
             Self::AddVeth { .. } => "add-veth",
             Self::AddTap { .. } => "add-tap",
+            Self::AddVlan { .. } => "add-vlan",
+            Self::AddDummy { .. } => "add-dummy",
+            Self::AddChild { .. } => "add-child",
             Self::DeleteLink { .. } => "delete-link",
             Self::Enslave { .. } => "enslave",
             Self::PinMac { .. } => "pin-mac",
@@ -263,7 +309,10 @@ impl Step {
             Self::MakeNamespace { at } => Self::RemoveNamespace { at },
             Self::AddBridge { at, name, .. }
             | Self::AddVeth { at, name, .. }
-            | Self::AddTap { at, name, .. } => Self::DeleteLink { at, name },
+            | Self::AddTap { at, name, .. }
+            | Self::AddVlan { at, name, .. }
+            | Self::AddDummy { at, name, .. }
+            | Self::AddChild { at, name, .. } => Self::DeleteLink { at, name },
             Self::OpenUplink { at, .. } => Self::CloseUplink { at },
             Self::AddAddress { at, name, address } => Self::DeleteAddress { at, name, address },
             _ => return None,
@@ -284,6 +333,13 @@ impl fmt::Display for Step {
                 write!(f, "join {name} in {at} to {peer} in {peer_at}, {mac}, MTU {mtu}")
             }
             Self::AddTap { at, name, .. } => write!(f, "make TAP {name} in {at}"),
+            Self::AddVlan { at, name, parent, id, .. } => {
+                write!(f, "make {name}, VLAN {id} of {parent}, in {at}")
+            }
+            Self::AddDummy { at, name, .. } => write!(f, "make dummy {name} in {at}"),
+            Self::AddChild { at, name, parent, mode, .. } => {
+                write!(f, "make {name} in {at} a child of {parent} by {}", mode.driver())
+            }
             Self::DeleteLink { at, name } => write!(f, "delete {name} in {at}"),
             Self::Enslave { at, name, bridge, role } => {
                 let role = match role {

@@ -11,9 +11,10 @@ use crate::wait::{eventually, until};
 
 /// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good, a peer
 /// never met before, virtual machines and networks of one host have tests of their own.
-const NOT_HERE: [&str; 5] = ["range-wake", "delete-address", "range-leave", "peers", "add-tap"];
+const NOT_HERE: [&str; 7] =
+    ["range-wake", "delete-address", "range-leave", "peers", "add-tap", "add-vlan", "add-dummy"];
 /// Points that only networks of one host come to.
-const LOCAL: [&str; 2] = ["local-", "set-default-route"];
+const LOCAL: [&str; 3] = ["local-", "set-default-route", "add-child"];
 /// Steps of which everything is made after a host's restart.
 const MAKING: [&str; 12] = [
     "make-namespace",
@@ -110,15 +111,27 @@ fn an_agent_killed_at_any_step_of_bringing_everything_back_does_the_rest_the_nex
 #[test]
 fn an_agent_killed_while_it_works_on_networks_of_its_host_comes_back_with_all_it_promised() {
     needs_root!();
+    strike_locally(&LOCAL[..2], 10, &["--subnet", "10.8.0.0/24", "--subnet", "fd08::/64"]);
+}
+
+#[test]
+fn an_agent_killed_while_it_works_on_children_of_a_link_comes_back_with_all_it_promised() {
+    needs_root!();
+    let points = ["local-", "set-default-route", "add-child", "delete-link", "add-address", "set-up", "tell"];
+    strike_locally(&points, 20, &["-d", "macvlan", "-o", "parent=u0", "--subnet", "10.8.0.0/24"]);
+}
+
+/// Has an agent that makes, uses and removes a network as `flags` say killed at each of `count` points.
+fn strike_locally(points: &[&str], count: usize, flags: &[&str]) {
     let rig = Rig::cluster(1);
     let a = &rig.hosts[0];
     let before = left_of_host(a);
-    let here = |point: &String| LOCAL.iter().any(|local| point.starts_with(local));
+    let here = |point: &String| points.iter().any(|local| point.starts_with(local));
     let points: Vec<String> = weft_control::io::kill::points().into_iter().filter(here).collect();
-    assert_eq!(points.len(), 10, "{points:?}");
+    assert_eq!(points.len(), count, "{points:?}");
     for point in &points {
         a.stop();
-        let promises = strike(a, point, |promises| work_locally(a, promises));
+        let promises = strike(a, point, |promises| work_locally(a, flags, promises));
         a.start(&[]);
         promises.check(a, point);
         clear(&rig);
@@ -243,8 +256,8 @@ fn work(a: &Host, b: &Host, promises: &mut Promises) -> Option<()> {
 }
 
 /// The same for networks of one host.
-fn work_locally(a: &Host, promises: &mut Promises) -> Option<()> {
-    promises.make(a, &["network", "create", "--subnet", "10.8.0.0/24", "--subnet", "fd08::/64", "extra"])?;
+fn work_locally(a: &Host, flags: &[&str], promises: &mut Promises) -> Option<()> {
+    promises.make(a, &[&["network", "create"], flags, &["extra"]].concat())?;
     promises.make(a, &["sandbox", "create", "one"])?;
     promises.make(a, &["network", "connect", "extra", "one"])?;
     promises.end(a, &["network", "disconnect", "extra", "one"])?;

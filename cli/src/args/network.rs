@@ -35,13 +35,15 @@ Examples:
   weft network create blue                                     on this host
   weft network create -d overlay blue                          over all hosts
   weft network create -d overlay --opt encrypted blue
+  weft network create -d macvlan -o parent=eth0 --subnet 192.0.2.0/24 --gateway 192.0.2.1 lan   on eth0's segment
   weft network create --subnet 10.7.0.0/24 --gateway 10.7.0.254 --ip-range 10.7.0.128/25 blue
   weft network create --ipv6 --subnet 10.7.0.0/24 --subnet 2001:db8:7::/64 blue
   weft network create -d overlay -o weft.vni=42 -o weft.static_vteps=192.0.2.9 wall   with a hardware or kernel VTEP")]
 pub(crate) struct CreateArgs {
     /// Name of the network
     pub(crate) name: String,
-    /// Driver of the network: 'bridge' (of this host) or 'overlay' (of all hosts)
+    /// Driver of the network: 'bridge' (of this host), 'overlay' (of all hosts), 'macvlan' or 'ipvlan' (on a link of the
+    /// host)
     #[arg(short, long, default_value = "bridge")]
     pub(crate) driver: String,
     /// Subnet in CIDR form, e.g. 10.7.0.0/24; repeat for one more (IPv6)
@@ -59,7 +61,8 @@ pub(crate) struct CreateArgs {
     /// Give the network an IPv6 subnet too
     #[arg(long)]
     pub(crate) ipv6: bool,
-    /// Driver option, e.g. encrypted, com.docker.network.driver.mtu=1400, weft.vni=42, weft.broadcast=true
+    /// Driver option, e.g. encrypted, com.docker.network.driver.mtu=1400, weft.vni=42, weft.broadcast=true,
+    /// parent=eth0.50, macvlan_mode=private
     #[arg(short, long = "opt", value_name = "KEY=VALUE")]
     pub(crate) opt: Vec<KeyValue>,
     /// Label to find it by

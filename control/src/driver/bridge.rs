@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use weft_dataplane::wire::MacAddr;
 
 use super::endpoint::{self, Site};
+use super::macvlan::{self, WantedNetwork};
 use super::{Guard, Piece, Pieces, Scope, SeenLink, Setting, WantedEndpoint, WishError, port_name};
 use crate::model::{EndpointId, NetworkId, NodeId, SandboxId};
 use crate::plan::{Place, PortRole, Step};
@@ -28,13 +29,17 @@ use crate::plan::{Place, PortRole, Step};
 #[cfg(test)]
 mod tests;
 
-/// What this node's bridge networks want of the host.
+/// What this node's own networks want of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// This node.
     pub me: NodeId,
     /// Every bridge network.
     pub bridges: Vec<WantedBridge>,
+    /// Every network with a parent.
+    pub children: Vec<WantedNetwork>,
+    /// Sandboxes that may have children, wanted or not.
+    pub holders: BTreeSet<SandboxId>,
 }
 
 /// One bridge network.
@@ -110,6 +115,24 @@ impl WantedBridge {
 }
 
 impl Wanted {
+    /// Nothing at all.
+    #[must_use]
+    pub fn nothing(me: NodeId) -> Self {
+        Self { me, bridges: Vec::new(), children: Vec::new(), holders: BTreeSet::new() }
+    }
+
+    /// Every endpoint.
+    pub fn endpoints(&self) -> impl Iterator<Item = &WantedEndpoint> {
+        let bridges = self.bridges.iter().map(|bridge| &bridge.endpoints);
+        bridges.chain(self.children.iter().map(|network| &network.endpoints)).flatten()
+    }
+
+    /// The endpoints of every network.
+    pub fn endpoints_mut(&mut self) -> impl Iterator<Item = &mut Vec<WantedEndpoint>> {
+        let bridges = self.bridges.iter_mut().map(|bridge| &mut bridge.endpoints);
+        bridges.chain(self.children.iter_mut().map(|network| &mut network.endpoints))
+    }
+
     /// Bridges that cannot be, and why; [`pieces`] leaves them alone.
     #[must_use]
     pub fn faults(&self, observed: &Observed) -> BTreeMap<NetworkId, BridgeError> {
@@ -126,6 +149,7 @@ pub fn pieces(wanted: &Wanted, observed: &Observed, focus: Option<EndpointId>) -
     let faults = wanted.faults(observed);
     let sound = || wanted.bridges.iter().filter(|bridge| !faults.contains_key(&bridge.network));
     let mut pieces = Pieces::default();
+    pieces.add(Scope::All, |steps| macvlan::plan_strays(wanted, observed, steps));
     pieces.add(Scope::All, |steps| plan_strays(wanted, observed, steps));
     for bridge in sound().filter(|bridge| bridge.is_needed()) {
         pieces.add(Scope::Network(bridge.network), |steps| plan_bridge(wanted.me, bridge, observed, steps));
@@ -141,6 +165,7 @@ pub fn pieces(wanted: &Wanted, observed: &Observed, focus: Option<EndpointId>) -
             pieces.add(Scope::Endpoint(endpoint.id), |steps| site.plan(endpoint, steps));
         }
     }
+    macvlan::plan(wanted, observed, focus, &mut pieces);
     pieces.0
 }
 

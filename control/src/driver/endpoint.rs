@@ -155,21 +155,7 @@ impl Site<'_> {
         plan_settings(inside, endpoint, far, steps);
         self.plan_near(&port, near, near.is_none(), steps);
         self.plan_pin(port, endpoint.mac, near, steps);
-        if far.is_some_and(|far| far.mtu != u32::from(mtu)) {
-            // Before the addresses: the kernel refuses IPv6 on links with an MTU below 1280.
-            steps.push(Step::SetMtu { at: inside, name: name.clone(), mtu });
-        }
-        for address in &endpoint.addresses {
-            if !far.is_some_and(|far| far.addresses.contains(address)) {
-                steps.push(Step::AddAddress { at: inside, name: name.clone(), address: *address });
-            }
-        }
-        if !far.is_some_and(|far| far.up) {
-            steps.push(Step::SetUp { at: inside, name: name.clone() });
-        }
-        if far.is_none() {
-            steps.push(Step::Tell { at: inside, name, mac: endpoint.mac });
-        }
+        plan_far(inside, endpoint, far, Some(mtu), steps);
     }
 
     fn plan_pin(&self, port: String, mac: MacAddr, seen: Option<&SeenLink>, steps: &mut Vec<Step>) {
@@ -211,8 +197,41 @@ impl Site<'_> {
     }
 }
 
+/// An endpoint's interface: size, addresses, up; a new one tells its neighbours.
+pub(super) fn plan_far(
+    at: Place,
+    endpoint: &WantedEndpoint,
+    far: Option<&SeenLink>,
+    mtu: Option<u16>,
+    steps: &mut Vec<Step>,
+) {
+    let name = || endpoint.interface.clone();
+    if let (Some(far), Some(mtu)) = (far, mtu)
+        && far.mtu != u32::from(mtu)
+    {
+        // Before the addresses: the kernel refuses IPv6 on links with an MTU below 1280.
+        steps.push(Step::SetMtu { at, name: name(), mtu });
+    }
+    for address in &endpoint.addresses {
+        if !far.is_some_and(|far| far.addresses.contains(address)) {
+            steps.push(Step::AddAddress { at, name: name(), address: *address });
+        }
+    }
+    if !far.is_some_and(|far| far.up) {
+        steps.push(Step::SetUp { at, name: name() });
+    }
+    if far.is_none() {
+        steps.push(Step::Tell { at, name: name(), mac: endpoint.mac });
+    }
+}
+
 /// What the far end does by itself. Somebody inside, or the end of an agent halfway, may have left it otherwise.
-fn plan_settings(at: Place, endpoint: &WantedEndpoint, far: Option<&SeenLink>, steps: &mut Vec<Step>) {
+pub(super) fn plan_settings(
+    at: Place,
+    endpoint: &WantedEndpoint,
+    far: Option<&SeenLink>,
+    steps: &mut Vec<Step>,
+) {
     let six = endpoint.addresses.iter().any(|a| a.addr().is_ipv6());
     let settings = [
         // Another sandbox must not be able to announce itself as a router (CVE-2020-13401), nor reach one by

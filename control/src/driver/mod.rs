@@ -6,6 +6,7 @@ use crate::plan::{Plan, Step};
 pub mod bridge;
 mod endpoint;
 mod guard;
+pub mod macvlan;
 mod observed;
 pub mod overlay;
 

@@ -5,11 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use weft_dataplane::wire::MacAddr;
 
+use super::macvlan::SeenChild;
 use crate::plan::PortRole;
 
 /// A link as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SeenLink {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its group; 0 where nobody gave it one.
+    pub group: u32,
     /// Its address.
     pub mac: MacAddr,
     /// Octets.
@@ -18,6 +23,8 @@ pub struct SeenLink {
     pub up: bool,
     /// What it is to its bridge, if it is a port of one.
     pub port: Option<SeenPort>,
+    /// What it is to its parent, if it is a child of one.
+    pub child: Option<SeenChild>,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
     /// Its settings; those of a family the kernel lacks are absent.

@@ -14,8 +14,9 @@ use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::kill::{self, Side};
 use super::namespace::{Namespace, NamespaceError, Pins, read_sysctl, set_sysctl};
-use super::netlink::{Link, Links, NetlinkError, PortOptions, Veth};
+use super::netlink::{Child, Link, Links, NetlinkError, PortOptions, Veth};
 use super::process;
+use crate::driver::macvlan::{MacvlanMode, Mode, SeenChild};
 use crate::driver::overlay::{Hidden, Observed};
 use crate::driver::{SeenLink, SeenPort, Setting, bridge};
 use crate::model::{NetworkId, SandboxId};
@@ -43,6 +44,21 @@ pub(crate) enum KernelError {
     /// The uplink's TAP, or the dataplane that serves it.
     #[error("cannot open the uplink: {0}")]
     Uplink(String),
+    /// Something is not built into the kernel.
+    #[error(
+        "the kernel of this host has no {what}: load its module ('modprobe {module}'), or run a kernel that has it"
+    )]
+    Lacks {
+        /// What.
+        what: &'static str,
+        /// The module that has it.
+        module: &'static str,
+    },
+    /// A link takes no such children.
+    #[error(
+        "{0} takes no such children now: it is a port of a bridge, or has children of another kind or mode"
+    )]
+    Parent(String),
     /// What only namespaces of ours have is asked of the host's.
     #[error("{0} has no pin")]
     Unpinned(Place),
@@ -282,6 +298,18 @@ impl Kernel {
         Ok(observed)
     }
 
+    /// Fails where the kernel has no such children.
+    ///
+    /// # Errors
+    /// It has none, or did not answer.
+    pub(crate) fn probe(&mut self, mode: Mode) -> Result<(), KernelError> {
+        let (_, links, runtime) = self.inside(Place::Host)?;
+        runtime.block_on(links.probe(mode)).map_err(match mode {
+            Mode::Macvlan(_) => lacks("macvlan links", "macvlan"),
+            Mode::Ipvlan(..) => lacks("ipvlan links", "ipvlan"),
+        })
+    }
+
     /// Prefixes that the host's routes lead to.
     ///
     /// # Errors
@@ -353,6 +381,25 @@ impl Kernel {
                 let (near, mac, mtu) = (*near, Some(*mac), (*mtu).into());
                 let veth = Veth { name, near, peer, namespace, mac, mtu };
                 self.runtime.block_on(links.add_veth(veth))?;
+            }
+            Step::AddVlan { at, name, parent, id, group } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                let made = runtime.block_on(links.add_vlan(name, parent, *id, *group));
+                made.map_err(lacks("802.1Q VLANs", "8021q"))?;
+            }
+            Step::AddDummy { at, name, group } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.add_dummy(name, *group)).map_err(lacks("dummy links", "dummy"))?;
+            }
+            Step::AddChild { at, name, parent, mode, mac, mtu, group } => {
+                self.enter(Place::Host)?;
+                self.enter(*at)?;
+                let opened = "it has just been opened";
+                let (_, links) = self.opened.get(&Place::Host).expect(opened);
+                let (namespace, inside) = self.opened.get(at).expect(opened);
+                let (mode, mac, mtu, group) = (*mode, *mac, *mtu, *group);
+                let child = Child { name, namespace, parent, mode, mac, mtu, group };
+                self.runtime.block_on(add_child(links, inside, child))?;
             }
             Step::AddBridge { at, name, mac } => {
                 let (_, links, runtime) = self.inside(*at)?;
@@ -444,11 +491,39 @@ impl Perform for Kernel {
     }
 }
 
+/// Says in plain words that the kernel does not know a kind of links.
+fn lacks(what: &'static str, module: &'static str) -> impl FnOnce(NetlinkError) -> KernelError {
+    move |fault| if fault.is_unsupported() { KernelError::Lacks { what, module } } else { fault.into() }
+}
+
+/// Makes a child, or nothing.
+async fn add_child(links: &Links, inside: &Links, child: Child<'_>) -> Result<(), KernelError> {
+    let made = links.add_child(child).await;
+    made.map_err(
+        |fault| {
+            if fault.is_busy() { KernelError::Parent(child.parent.to_owned()) } else { fault.into() }
+        },
+    )?;
+    // The kernel gives such a child the parent's address, and the parent what the child is given then.
+    if child.mode == Mode::Macvlan(MacvlanMode::Passthru)
+        && let Err(fault) = inside.set_mac(child.name, child.mac).await
+    {
+        inside.delete(child.name).await?;
+        return Err(fault.into());
+    }
+    Ok(())
+}
+
 /// Has the kernel tell of a link's addresses, once frames from it get anywhere: a bridge passes nothing on before
 /// the kernel has noticed that the port is connected, a millisecond or so after it is set up.
 async fn tell(links: &Links, name: &str, mac: MacAddr) -> Result<(), NetlinkError> {
     for _ in 0..CONNECTED_LOOKS {
-        if links.find(name).await?.is_some_and(|link| link.running) {
+        let link = links.find(name).await?;
+        if link.as_ref().is_some_and(|link| link.mac != mac) {
+            // It has its parent's address, which is no news and cannot be set.
+            return Ok(());
+        }
+        if link.is_some_and(|link| link.running) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -476,10 +551,13 @@ impl Found {
     fn seen(&self, link: &Link) -> SeenLink {
         let addresses = self.addresses.iter().filter(|(index, _)| *index == link.index);
         SeenLink {
+            index: link.index,
+            group: link.group,
             mac: link.mac,
             mtu: link.mtu,
             up: link.up,
             port: self.port(link),
+            child: link.parent.zip(link.mode).map(|(parent, mode)| SeenChild { parent, mode }),
             addresses: addresses.map(|(_, net)| *net).collect(),
             settings: settings(link),
         }

@@ -23,9 +23,11 @@ use weft_dataplane::wire::MacAddr;
 
 use super::namespace::{Namespace, NamespaceError};
 
+mod children;
 mod rules;
 mod seen;
 
+pub(crate) use children::Child;
 pub(crate) use rules::write as write_rule;
 pub use seen::{Ipv6Settings, Link};
 
@@ -45,6 +47,24 @@ impl NetlinkError {
         // ENODEV for links, EADDRNOTAVAIL for addresses, ENOENT for FDB rows, ESRCH for routes.
         let code = self.source.raw_os_error();
         code.is_some_and(|code| [19, 99, 2, 3].contains(&code))
+    }
+
+    /// Whether the kernel has no such thing (EOPNOTSUPP, for links of a kind it does not know).
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.source.raw_os_error() == Some(95)
+    }
+
+    /// Whether somebody else has what is needed (EBUSY).
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ResourceBusy
+    }
+
+    /// Whether the request says nothing that can be done (EINVAL).
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.source.kind() == io::ErrorKind::InvalidInput
     }
 
     /// Whether it exists already.

@@ -3,7 +3,7 @@
 //! The agent's loop hands it work and gets back what to do next, so neither ever waits for the other and everything
 //! that happens to the kernel happens in the order it was decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
 use crate::driver::overlay::{Wanted, pieces};
-use crate::driver::{End, Piece, Scope, SeenLink, WantedEndpoint, bridge, free_interface};
+use crate::driver::{End, Piece, Scope, SeenLink, WantedEndpoint, bridge, free_interface, macvlan};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::plan::{Failure, Place, Plan, Step, run};
 
@@ -52,6 +52,8 @@ pub(crate) enum Purpose {
     All,
     /// What is no longer wanted.
     Removal,
+    /// What is no longer wanted, in this sandbox too.
+    Detached(SandboxId),
     /// A network of this host that is being made.
     Network(NetworkId),
     /// An endpoint that is being attached.
@@ -67,7 +69,7 @@ impl Purpose {
     fn needs(&self, scope: Scope) -> bool {
         match (scope, self) {
             (Scope::All, _) | (_, Self::All) => true,
-            (_, Self::Removal) => false,
+            (_, Self::Removal | Self::Detached(_)) => false,
             (Scope::Network(network), Self::Network(made)) => network == *made,
             (Scope::Network(network), Self::Fresh(fresh)) => network == fresh.network,
             (Scope::Endpoint(endpoint), Self::Fresh(fresh)) => endpoint == fresh.endpoint,
@@ -83,6 +85,8 @@ pub(crate) struct Settled {
     pub(crate) interface: Option<String>,
     /// Steps that were needed.
     pub(crate) steps: usize,
+    /// Networks that cannot be as things are, and why.
+    pub(crate) left_alone: Vec<(NetworkId, String)>,
 }
 
 impl Bench {
@@ -102,7 +106,7 @@ impl Bench {
         self.finish(&pieces(&wanted, &observed), &purpose, interface)
     }
 
-    /// As [`Bench::settle`], for the bridges of the host. Only where it is for everything, all sandboxes are looked at.
+    /// As [`Bench::settle`], for networks of the host. Only where it is for everything, all sandboxes are looked at.
     ///
     /// # Errors
     /// What failed, in words.
@@ -111,32 +115,45 @@ impl Bench {
         mut wanted: bridge::Wanted,
         purpose: Purpose,
     ) -> Result<Settled, String> {
-        let concerned = |endpoint: &&WantedEndpoint| match &purpose {
-            Purpose::All => true,
-            Purpose::Removal | Purpose::Network(_) => false,
-            Purpose::Fresh(fresh) => fresh.endpoint == endpoint.id,
-        };
-        let endpoints = wanted.bridges.iter().flat_map(|bridge| &bridge.endpoints);
-        let sandboxes: Vec<_> = endpoints.filter(concerned).map(|endpoint| endpoint.sandbox).collect();
-        let observed = self.kernel.observe_host(sandboxes).map_err(|fault| explain(&fault))?;
+        let observed =
+            self.kernel.observe_host(concerned(&wanted, &purpose)).map_err(|fault| explain(&fault))?;
         let mut interface = None;
-        for bridge in &mut wanted.bridges {
-            let named = self.name(&mut bridge.endpoints, &observed.sandboxes, purpose.fresh())?;
+        for endpoints in wanted.endpoints_mut() {
+            let named = self.name(endpoints, &observed.sandboxes, purpose.fresh())?;
             interface = interface.or(named);
         }
-        for (network, fault) in wanted.faults(&observed) {
-            let bridge = wanted.bridges.iter().find(|bridge| bridge.network == network);
-            let fresh = purpose.fresh().map(|fresh| fresh.endpoint);
-            let has = |endpoint: &WantedEndpoint| Some(endpoint.id) == fresh;
-            let concerned = matches!(purpose, Purpose::Network(made) if made == network)
-                || bridge.is_some_and(|bridge| bridge.endpoints.iter().any(has));
-            if concerned {
-                return Err(fault.to_string());
-            }
-            tracing::warn!(%network, %fault, "a bridge is left alone");
-        }
+        let left_alone = self.check(&wanted, &observed, &purpose)?;
         let focus = purpose.fresh().map(|fresh| fresh.endpoint);
-        self.finish(&bridge::pieces(&wanted, &observed, focus), &purpose, interface)
+        let settled = self.finish(&bridge::pieces(&wanted, &observed, focus), &purpose, interface)?;
+        Ok(Settled { left_alone, ..settled })
+    }
+
+    /// The networks that cannot be.
+    fn check(
+        &mut self,
+        wanted: &bridge::Wanted,
+        observed: &bridge::Observed,
+        purpose: &Purpose,
+    ) -> Result<Vec<(NetworkId, String)>, String> {
+        let bridges =
+            wanted.faults(observed).into_iter().map(|(network, fault)| (network, fault.to_string()));
+        let children = macvlan::faults(wanted, observed).into_iter();
+        let children = children.map(|(network, fault)| (network, fault.to_string()));
+        let faults: Vec<_> = bridges.chain(children).collect();
+        for (network, fault) in &faults {
+            if !matches!(purpose, Purpose::All) && purpose.needs(Scope::Network(*network)) {
+                return Err(fault.clone());
+            }
+            tracing::warn!(%network, fault, "a network is left alone");
+        }
+        let made = wanted
+            .children
+            .iter()
+            .find(|network| matches!(purpose, Purpose::Network(made) if *made == network.network));
+        if let Some(made) = made {
+            self.kernel.probe(made.mode).map_err(|fault| explain(&fault))?;
+        }
+        Ok(faults)
     }
 
     /// Gives endpoints without an interface name theirs, and leaves out those that have none to get; tells the fresh
@@ -189,7 +206,7 @@ impl Bench {
         // A guard is loaded again from time to time without need.
         let steps = pieces.iter().flat_map(|piece| &piece.plan.0);
         let steps = steps.filter(|step| !matches!(step, Step::Guard { .. })).count();
-        Ok(Settled { interface: interface.map(|(_, name)| name), steps })
+        Ok(Settled { interface: interface.map(|(_, name)| name), steps, ..Settled::default() })
     }
 
     /// Brings a sandbox's default routes to what is wanted: link and next hop of each.
@@ -240,6 +257,23 @@ impl Bench {
     /// Forgets the name picked for an endpoint.
     pub(crate) fn unpick(&mut self, endpoint: EndpointId) {
         self.picked.remove(&endpoint);
+    }
+}
+
+/// The sandboxes to look at.
+fn concerned(wanted: &bridge::Wanted, purpose: &Purpose) -> BTreeSet<SandboxId> {
+    match purpose {
+        Purpose::All => wanted
+            .endpoints()
+            .map(|endpoint| endpoint.sandbox)
+            .chain(wanted.holders.iter().copied())
+            .collect(),
+        Purpose::Removal | Purpose::Network(_) => BTreeSet::new(),
+        Purpose::Detached(sandbox) => [*sandbox].into(),
+        Purpose::Fresh(fresh) => {
+            let fresh = wanted.endpoints().find(|endpoint| endpoint.id == fresh.endpoint);
+            fresh.map(|endpoint| endpoint.sandbox).into_iter().collect()
+        }
     }
 }
 

@@ -107,12 +107,13 @@ impl Local {
             let len = network.and_then(|network| Some(network.pool_of(*ip)?.prefix_len()));
             len.and_then(|len| IpNet::new(*ip, len).ok()).unwrap_or_else(|| IpNet::from(*ip))
         };
+        let own_mac = !network.is_some_and(Network::is_ipvlan);
         Lease {
             endpoint: id,
             network: endpoint.network,
-            mac: endpoint.mac(),
+            mac: if own_mac { endpoint.mac() } else { MacAddr::default() },
             addresses: endpoint.ips.iter().map(with_prefix).collect(),
-            mtu: network.map_or(u16::MAX, |network| network.options.mtu),
+            mtu: network.map_or(u16::MAX, Network::mtu),
         }
     }
 
@@ -122,7 +123,7 @@ impl Local {
         match definition.driver {
             Driver::Host => return Err(LocalError::ConnectHost),
             Driver::Null => return Err(LocalError::Private),
-            Driver::Bridge => {}
+            Driver::Bridge | Driver::Macvlan | Driver::Ipvlan => {}
         }
         if definition.is_predefined() && wish.fixed().next().is_some() {
             return Err(LocalError::FixedAddress);
@@ -137,7 +138,22 @@ impl Local {
             let (sandbox, network) = (wish.name.to_string(), definition.name.to_string());
             return Err(NetworkError::Attached { sandbox, network }.into());
         }
+        self.check_child(network, wish)?;
         Ok(self.check_addresses(network, wish)?)
+    }
+
+    fn check_child(&self, network: &Network, wish: &Attach) -> Result<(), LocalError> {
+        let Some(options) = &network.parent else { return Ok(()) };
+        if network.is_ipvlan() && wish.mac.is_some() {
+            return Err(LocalError::ParentMac);
+        }
+        match self.of(wish.network).next() {
+            Some((_, holder)) if options.is_passthru() => {
+                let (network, holder) = (network.definition.name.to_string(), holder.name.clone());
+                Err(LocalError::PassthruFull { network, holder })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_addresses(&self, network: &Network, wish: &Attach) -> Result<(), NetworkError> {
@@ -167,10 +183,10 @@ impl Local {
     fn find_addresses(&self, now: Instant, wish: &Attach) -> Result<Vec<IpAddr>, LocalError> {
         let network = self.network(wish.network)?;
         let fixed = |v4: bool| wish.fixed().find(|ip| ip.is_ipv4() == v4);
-        let mut pools: Vec<_> = network.pools.iter().collect();
-        pools.sort_by_key(|pool| !pool.is_v4());
-        let find = |pool: &super::Pool| fixed(pool.is_v4()).or_else(|| pool.pick(now));
-        let found: Option<Vec<_>> = pools.into_iter().map(find).collect();
+        let pools = |v4: bool| network.pools.iter().filter(move |pool| pool.is_v4() == v4);
+        let find = |v4: bool| fixed(v4).or_else(|| pools(v4).find_map(|pool| pool.pick(now)));
+        let families = [true, false].into_iter().filter(|v4| pools(*v4).next().is_some());
+        let found: Option<Vec<_>> = families.map(find).collect();
         Ok(found.ok_or(NetworkError::Exhausted)?)
     }
 

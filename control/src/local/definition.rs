@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::options::{BridgeOptions, OptionError};
+use super::parent::ParentOptions;
 use crate::model::{Name, NetworkId};
 use crate::network::Subnet;
 use crate::timestamp::UnixMillis;
@@ -23,6 +24,10 @@ pub enum Driver {
     Host,
     /// Nothing.
     Null,
+    /// A link of the host, each with a MAC address of its own.
+    Macvlan,
+    /// A link of the host, all with its MAC address.
+    Ipvlan,
 }
 
 impl Driver {
@@ -33,6 +38,8 @@ impl Driver {
             "" | "bridge" => Some(Self::Bridge),
             "host" => Some(Self::Host),
             "null" => Some(Self::Null),
+            "macvlan" => Some(Self::Macvlan),
+            "ipvlan" => Some(Self::Ipvlan),
             _ => None,
         }
     }
@@ -44,6 +51,8 @@ impl fmt::Display for Driver {
             Self::Bridge => "bridge",
             Self::Host => "host",
             Self::Null => "null",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
         })
     }
 }
@@ -83,8 +92,16 @@ impl Definition {
     pub(super) fn bridge_options(&self) -> Result<BridgeOptions, OptionError> {
         match self.driver {
             Driver::Bridge => BridgeOptions::parse(&self.options, self.has(false)),
-            Driver::Host | Driver::Null => Ok(BridgeOptions::default()),
+            Driver::Host | Driver::Null | Driver::Macvlan | Driver::Ipvlan => Ok(BridgeOptions::default()),
         }
+    }
+
+    /// Its driver options, where the driver has a parent.
+    ///
+    /// # Errors
+    /// They cannot be meant.
+    pub(super) fn parent_options(&self) -> Result<Option<ParentOptions>, OptionError> {
+        ParentOptions::parse(self.driver, &self.options, self.has(false))
     }
 
     /// Whether it has a subnet of a family.

@@ -37,6 +37,44 @@ pub enum LocalError {
         /// The network that has it.
         other: String,
     },
+    /// A parent that one network alone can have, and another one has.
+    #[error("cannot use mode passthru, macvlan network {other} is already using parent interface {parent}")]
+    PassthruShared {
+        /// The network that has it.
+        other: String,
+        /// The parent.
+        parent: String,
+    },
+    /// A parent that another network has for itself.
+    #[error("macvlan network {other} is already using parent interface {parent} in mode passthru")]
+    PassthruTaken {
+        /// The network that has it.
+        other: String,
+        /// The parent.
+        parent: String,
+    },
+    /// Networks of the driver `ipvlan` share no parents.
+    #[error("network {other} is already using parent interface {parent}")]
+    ParentTaken {
+        /// The network that has it.
+        other: String,
+        /// The parent.
+        parent: String,
+    },
+    /// The only endpoint that a parent can have in this mode is there.
+    #[error(
+        "network {network} is in macvlan mode passthru, which has one endpoint: disconnect {holder} first, or make the \
+         network with another -o macvlan_mode"
+    )]
+    PassthruFull {
+        /// The network.
+        network: String,
+        /// Who has it.
+        holder: Name,
+    },
+    /// Endpoints have their parent's address.
+    #[error("ipvlan interfaces do not support custom mac address assignment")]
+    ParentMac,
     /// A network that is always there.
     #[error("{0} is a pre-defined network and cannot be removed")]
     Predefined(Name),
@@ -90,11 +128,18 @@ impl LocalError {
         match self {
             Self::Network(fault) => fault.class(),
             Self::Create(fault) => fault.class(),
-            Self::Option(_) | Self::Subnets | Self::FixedAddress | Self::Aliases | Self::Bip { .. } => {
-                Class::Invalid
-            }
+            Self::ParentMac
+            | Self::Option(_)
+            | Self::Subnets
+            | Self::FixedAddress
+            | Self::Aliases
+            | Self::Bip { .. } => Class::Invalid,
             Self::OneOnly(_)
             | Self::SameInterface { .. }
+            | Self::PassthruShared { .. }
+            | Self::PassthruTaken { .. }
+            | Self::ParentTaken { .. }
+            | Self::PassthruFull { .. }
             | Self::Predefined(_)
             | Self::ConnectHost
             | Self::DisconnectHost

@@ -17,6 +17,7 @@ mod attach;
 mod definition;
 mod error;
 mod options;
+mod parent;
 mod pool;
 mod predefined;
 mod shown;
@@ -31,11 +32,13 @@ pub use error::LocalError;
 pub use options::{BridgeOptions, OptionError};
 pub use predefined::{Defaults, DefaultsError};
 pub use shown::WayOut;
-pub use view::{BridgeView, EndpointView};
+pub use view::{BridgeView, EndpointView, ParentView};
 
-use self::options::in_dockers_spelling;
+use self::options::{DEFAULT_MTU, in_dockers_spelling};
+use self::parent::ParentOptions;
 use self::pool::Pool;
 use crate::api::NetworkCreate;
+use crate::driver::macvlan::Parent;
 use crate::ledger::{self, Ledger};
 use crate::model::{EndpointId, NetworkId};
 use crate::network::{CreateError, LOCAL_POOLS, NetworkError, Wish, free_local};
@@ -52,19 +55,38 @@ const TABLES: [Table; 2] = [Table::LocalNetworks, Table::LocalEndpoints];
 struct Network {
     definition: Definition,
     options: BridgeOptions,
+    /// Options of a driver with a parent.
+    parent: Option<ParentOptions>,
     pools: Vec<Pool>,
 }
 
 impl Network {
     fn of(definition: Definition) -> Result<Self, LocalError> {
         let options = definition.bridge_options()?;
+        let parent = definition.parent_options()?;
         let pools = definition.subnets.iter().map(|subnet| Pool::new(subnet.space())).collect();
-        Ok(Self { definition, options, pools })
+        Ok(Self { definition, options, parent, pools })
     }
 
     fn interface(&self) -> String {
         let own = || format!("wb-{}", self.definition.id.short());
         self.options.interface.clone().unwrap_or_else(own)
+    }
+
+    /// Largest packet where nothing else is known, octets.
+    fn mtu(&self) -> u16 {
+        self.parent.as_ref().map_or(self.options.mtu, |options| options.mtu.unwrap_or(DEFAULT_MTU))
+    }
+
+    /// Whether endpoints have their parent's MAC address.
+    fn is_ipvlan(&self) -> bool {
+        self.definition.driver == Driver::Ipvlan
+    }
+
+    /// The link that its endpoints are children of, where its driver has one.
+    fn parent(&self) -> Option<Parent> {
+        let own = || Parent::Dummy(format!("dm-{}", self.definition.id.short()));
+        self.parent.as_ref().map(|options| options.parent.clone().map_or_else(own, Parent::Link))
     }
 
     fn pool_of(&self, ip: IpAddr) -> Option<&Pool> {
@@ -135,7 +157,7 @@ impl Local {
         host: &[IpNet],
     ) -> Result<NetworkId, LocalError> {
         let driver = match Driver::named(&request.driver) {
-            Some(Driver::Bridge) => Driver::Bridge,
+            Some(driver @ (Driver::Bridge | Driver::Macvlan | Driver::Ipvlan)) => driver,
             Some(Driver::Host) => return Err(LocalError::OneOnly("host")),
             Some(Driver::Null) => return Err(LocalError::OneOnly("null")),
             None => return Err(CreateError::Driver(request.driver.chars().take(80).collect()).into()),
@@ -150,12 +172,15 @@ impl Local {
         };
         let subnets = wish.place(id, &self.subnets(), free)?;
         let of = |v4: bool| subnets.iter().filter(move |subnet| subnet.prefix.addr().is_ipv4() == v4).count();
-        if of(true) > 1 || of(false) > 1 {
+        if driver == Driver::Bridge && (of(true) > 1 || of(false) > 1) {
             return Err(LocalError::Subnets);
         }
         let Wish { name, internal, options, labels, .. } = wish;
         let options = in_dockers_spelling(options);
-        let definition = Definition { id, name, created: wall, driver, subnets, internal, options, labels };
+        let mut definition =
+            Definition { id, name, created: wall, driver, subnets, internal, options, labels };
+        // What has no parent leads nowhere.
+        definition.internal |= definition.parent_options()?.is_some_and(|options| options.parent.is_none());
         self.add(definition)?;
         Ok(id)
     }
@@ -190,9 +215,31 @@ impl Local {
             let (id, other) = (id.long(), other.definition.id.long());
             return Err(LocalError::SameInterface { id, interface, other });
         }
+        self.check_parent(&network)?;
         let row = ledger::put(Table::LocalNetworks, id.0, encode(&network.definition));
         self.ledger.commit("local-network-create", vec![row])?;
         self.networks.insert(id, network);
+        Ok(())
+    }
+
+    /// Parents are shared as in Docker: by macvlan networks, unless one is in mode passthru.
+    fn check_parent(&self, network: &Network) -> Result<(), LocalError> {
+        let Some((options, parent)) = network.parent.as_ref().zip(network.parent()) else { return Ok(()) };
+        let driver = network.definition.driver;
+        let others = self.networks.values().filter(|other| {
+            other.definition.driver == driver && other.definition.id != network.definition.id
+        });
+        for other in others.filter(|other| other.parent().as_ref() == Some(&parent)) {
+            let (id, parent) = (other.definition.id, parent.name().to_owned());
+            let passthru = other.parent.as_ref().is_some_and(ParentOptions::is_passthru);
+            if driver == Driver::Ipvlan {
+                return Err(LocalError::ParentTaken { other: format!("dm-{}", id.short()), parent });
+            } else if options.is_passthru() {
+                return Err(LocalError::PassthruShared { other: id.long(), parent });
+            } else if passthru {
+                return Err(LocalError::PassthruTaken { other: id.long(), parent });
+            }
+        }
         Ok(())
     }
 

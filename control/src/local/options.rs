@@ -1,13 +1,14 @@
-//! Driver options of bridge networks; both `com.docker.network.…` and `weft.…` are understood.
+//! Driver options of bridge networks, and why options are refused; both `com.docker.network.…` and `weft.…` are understood.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::Driver;
 use crate::driver::is_interface_name;
 use crate::network::shortened;
 
 /// What Docker's options begin with.
-const DOCKER: &str = "com.docker.network.";
+pub(super) const DOCKER: &str = "com.docker.network.";
 /// Our own spelling of the same.
 const WEFT: &str = "weft.";
 const NAME: &str = "bridge.name";
@@ -16,10 +17,10 @@ const MASQUERADE: &str = "bridge.enable_ip_masquerade";
 const HOST_BINDING: &str = "bridge.host_binding_ipv4";
 const INHIBIT: &str = "bridge.inhibit_ipv4";
 const DEFAULT: &str = "bridge.default_bridge";
-const MTU: &str = "driver.mtu";
-const PREFIX: &str = "container_iface_prefix";
+pub(super) const MTU: &str = "driver.mtu";
+pub(super) const PREFIX: &str = "container_iface_prefix";
 /// Largest packet where nothing else is said, octets.
-const DEFAULT_MTU: u16 = 1500;
+pub(super) const DEFAULT_MTU: u16 = 1500;
 /// IPv4 links must take 68 octets (RFC 791 §3.2).
 const MIN_MTU: u16 = 68;
 /// IPv6 links must take 1280 (RFC 8200 §5).
@@ -69,6 +70,32 @@ pub enum OptionError {
          {INHIBIT}, {MTU} and {PREFIX}"
     )]
     Unknown(String),
+    /// Nobody knows this key of a driver with a parent.
+    #[error(
+        "unknown driver option {key:?}: the driver {driver} knows parent, {}, {DOCKER}{MTU} and {DOCKER}{PREFIX}",
+        if *.driver == Driver::Ipvlan { "ipvlan_mode, ipvlan_flag" } else { "macvlan_mode" }
+    )]
+    UnknownToParent {
+        /// The key.
+        key: String,
+        /// The driver.
+        driver: Driver,
+    },
+    /// Not a mode.
+    #[error("requested macvlan mode '{0}' is not valid, 'bridge' mode is the macvlan driver default")]
+    MacvlanMode(String),
+    /// Not a mode.
+    #[error("requested ipvlan mode '{0}' is not valid, 'l2' mode is the ipvlan driver default")]
+    IpvlanMode(String),
+    /// Not a flag.
+    #[error("requested ipvlan flag '{0}' is not valid, 'bridge' is the ipvlan driver default")]
+    IpvlanFlag(String),
+    /// The loopback interface has no children.
+    #[error("loopback interface is not a valid {0} parent link")]
+    Loopback(Driver),
+    /// No link can have that name.
+    #[error("invalid parent interface name {0:?}: at most 15 characters without '/', ':' and spaces")]
+    Parent(String),
     /// Not a truth value, in the words of Docker and of Go.
     #[error("failed to parse {0} value: {1} (strconv.ParseBool: parsing {1:?}: invalid syntax)")]
     Bool(String, String),
@@ -147,7 +174,7 @@ fn address(key: &str, text: &str) -> Result<Option<IpAddr>, OptionError> {
     Ok(Some(address).filter(|address| !address.is_unspecified()))
 }
 
-fn mtu(key: &str, text: &str, ipv6: bool) -> Result<u16, OptionError> {
+pub(super) fn mtu(key: &str, text: &str, ipv6: bool) -> Result<u16, OptionError> {
     let number: i64 = text.parse().map_err(|_| OptionError::Number(key.to_owned(), shortened(text)))?;
     let least = if ipv6 { MIN_MTU_V6 } else { MIN_MTU };
     match u16::try_from(number) {
@@ -167,7 +194,7 @@ pub(super) fn parse_interface(text: &str) -> Result<Option<String>, OptionError>
     if bad { Err(OptionError::Interface(shortened(text))) } else { Ok(Some(text.to_owned())) }
 }
 
-fn prefix(text: &str) -> Result<String, OptionError> {
+pub(super) fn prefix(text: &str) -> Result<String, OptionError> {
     if is_interface_name(text) && text.len() <= PREFIX_MAX && text != "lo" {
         Ok(text.to_owned())
     } else {

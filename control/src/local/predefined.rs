@@ -96,7 +96,9 @@ impl Local {
                 let subnet = self.subnet_of_bridge(before, host, defaults)?;
                 (vec![subnet], BridgeOptions::of_predefined(interface))
             }
-            Driver::Host | Driver::Null => (Vec::new(), Default::default()),
+            Driver::Host | Driver::Null | Driver::Macvlan | Driver::Ipvlan => {
+                (Vec::new(), Default::default())
+            }
         };
         if before.is_some_and(|before| before.subnets == subnets && before.options == options) {
             return Ok(None);

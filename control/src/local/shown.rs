@@ -1,9 +1,11 @@
 //! Networks of this host as people see them, and as firewall, DNS and driver do.
 
-use super::{BridgeView, Driver, Endpoint, EndpointView, Local, Network};
+use super::view::zone;
+use super::{BridgeView, Driver, Endpoint, EndpointView, Local, Network, ParentView};
 use crate::api;
 use crate::model::{EndpointId, NetworkId, SandboxId};
-use crate::network::shown;
+use crate::names::Zone;
+use crate::network::{Subnet, shown};
 
 impl Local {
     /// Every network, without endpoints, ordered by name.
@@ -33,7 +35,7 @@ impl Local {
             created: definition.created.to_string(),
             scope: "local".to_owned(),
             driver: definition.driver.to_string(),
-            enable_ipv4: definition.has(true) || definition.driver != Driver::Bridge,
+            enable_ipv4: definition.has(true) || definition.subnets.is_empty(),
             enable_ipv6: definition.has(false),
             ipam: api::Ipam { driver: "default".to_owned(), options: None, config },
             internal: definition.internal,
@@ -44,7 +46,10 @@ impl Local {
             peers: Vec::new(),
             containers: Default::default(),
             vni: 0,
-            mtu: if definition.driver == Driver::Bridge { network.options.mtu } else { 0 },
+            mtu: match definition.driver {
+                Driver::Bridge => network.options.mtu,
+                _ => network.parent.as_ref().and_then(|options| options.mtu).unwrap_or(0),
+            },
             ranges: ranges(network),
         }
     }
@@ -64,7 +69,7 @@ impl Local {
         api::NetworkEndpoint {
             name: endpoint.name.to_string(),
             endpoint_id: id.long(),
-            mac_address: endpoint.mac().to_string(),
+            mac_address: self.lease(id, endpoint).shown_mac(),
             ipv4_address: cidr(true),
             ipv6_address: cidr(false),
             node: node.to_owned(),
@@ -84,9 +89,30 @@ impl Local {
         (network.definition.driver == Driver::Bridge).then(|| self.view(network))
     }
 
-    fn view(&self, network: &Network) -> BridgeView {
-        let Network { definition, options, .. } = network;
-        let endpoint = |(id, endpoint): (EndpointId, &Endpoint)| EndpointView {
+    /// Every network with a parent and what is attached to it, in order of ids.
+    pub fn children(&self) -> impl Iterator<Item = ParentView> + '_ {
+        self.networks.values().filter_map(|network| {
+            let (options, id) = (network.parent.as_ref()?, network.definition.id);
+            let (parent, mode, mtu) = (network.parent()?, options.mode, options.mtu);
+            Some(ParentView { network: id, parent, mode, mtu, endpoints: self.views(id) })
+        })
+    }
+
+    /// Whether its endpoints are children of a link.
+    #[must_use]
+    pub fn has_parent(&self, id: NetworkId) -> bool {
+        self.networks.get(&id).is_some_and(|network| network.parent.is_some())
+    }
+
+    /// The names of a network that has some.
+    #[must_use]
+    pub fn zone(&self, id: NetworkId) -> Option<Zone> {
+        let definition = &self.networks.get(&id)?.definition;
+        Some(zone(definition, &self.views(id)))
+    }
+
+    fn views(&self, network: NetworkId) -> Vec<EndpointView> {
+        let view = |(id, endpoint): (EndpointId, &Endpoint)| EndpointView {
             endpoint: id,
             sandbox: endpoint.sandbox,
             name: endpoint.name.clone(),
@@ -94,6 +120,11 @@ impl Local {
             addresses: self.lease(id, endpoint).addresses,
             mac: endpoint.mac(),
         };
+        self.of(network).map(view).collect()
+    }
+
+    fn view(&self, network: &Network) -> BridgeView {
+        let Network { definition, options, .. } = network;
         BridgeView {
             network: definition.id,
             name: definition.name.clone(),
@@ -106,14 +137,16 @@ impl Local {
             host_binding: options.host_binding,
             inhibit_ipv4: options.inhibit_ipv4,
             mtu: options.mtu,
-            endpoints: self.of(definition.id).map(endpoint).collect(),
+            endpoints: self.views(definition.id),
         }
     }
 
     /// What names of interfaces of a network begin with.
     #[must_use]
     pub fn interface_prefix(&self, id: NetworkId) -> &str {
-        self.networks.get(&id).map_or("eth", |network| network.options.prefix.as_str())
+        self.networks.get(&id).map_or("eth", |network| {
+            network.parent.as_ref().map_or(network.options.prefix.as_str(), |options| &options.prefix)
+        })
     }
 
     /// The networks a sandbox could leave by: priority, name, endpoint and gateways of each.
@@ -122,7 +155,8 @@ impl Local {
         of_sandbox.filter_map(|(id, endpoint)| {
             let network = self.networks.get(&endpoint.network)?;
             let definition = &network.definition;
-            let gateways = definition.subnets.iter().map(|subnet| subnet.gateway).collect();
+            let here = |subnet: &&Subnet| endpoint.ips.iter().any(|ip| subnet.prefix.contains(ip));
+            let gateways = definition.subnets.iter().filter(here).map(|subnet| subnet.gateway).collect();
             let name = definition.name.as_str();
             let out = WayOut { priority: endpoint.gateway_priority, name, endpoint: *id, gateways };
             (!definition.internal).then_some(out)
@@ -145,7 +179,7 @@ pub struct WayOut<'a> {
 
 fn ranges(network: &Network) -> Vec<api::RangeUse> {
     let subnets = network.definition.subnets.iter().zip(&network.pools);
-    let range = |(subnet, pool): (&crate::network::Subnet, &super::Pool)| {
+    let range = |(subnet, pool): (&Subnet, &super::Pool)| {
         let (owned, used) = pool.usage();
         api::RangeUse {
             subnet: subnet.prefix.to_string(),

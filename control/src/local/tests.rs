@@ -8,6 +8,7 @@ use crate::api::{Ipam, IpamConfig};
 use crate::model::SandboxId;
 use crate::network::Attach;
 use crate::storage::Memory;
+use weft_dataplane::wire::MacAddr;
 
 const WALL: UnixMillis = UnixMillis(1);
 
@@ -182,6 +183,80 @@ fn what_docker_refuses_is_refused_in_its_words() {
     }
     let refused = local.remove(bridge).expect_err("refused").to_string();
     assert_eq!(refused, "bridge is a pre-defined network and cannot be removed");
+}
+
+fn with_parent(driver: &str, name: &str, options: &[(&str, &str)]) -> NetworkCreate {
+    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    NetworkCreate { driver: driver.to_owned(), options, ..request(name, &[]) }
+}
+
+#[test]
+fn parents_are_shared_as_in_docker() {
+    let mut local = local();
+    let (eth0, passthru) = (("parent", "eth0"), ("macvlan_mode", "passthru"));
+    let first = create(&mut local, with_parent("macvlan", "first", &[eth0])).expect("valid");
+    create(&mut local, with_parent("macvlan", "second", &[eth0, ("macvlan_mode", "vepa")])).expect("shared");
+    let refused =
+        create(&mut local, with_parent("macvlan", "third", &[eth0, passthru])).expect_err("refused");
+    assert!(refused.starts_with("cannot use mode passthru, macvlan network "), "{refused}");
+    let whole =
+        create(&mut local, with_parent("macvlan", "whole", &[("parent", "eth1"), passthru])).expect("alone");
+    let refused =
+        create(&mut local, with_parent("macvlan", "n", &[("parent", "eth1")])).expect_err("refused");
+    let words = "is already using parent interface eth1 in mode passthru";
+    assert_eq!(refused, format!("macvlan network {} {words}", whole.long()));
+    let ipvlan = create(&mut local, with_parent("ipvlan", "ip", &[eth0])).expect("another driver");
+    let refused = create(&mut local, with_parent("ipvlan", "more", &[eth0])).expect_err("refused");
+    assert_eq!(refused, format!("network dm-{} is already using parent interface eth0", ipvlan.short()));
+
+    let now = Instant::now();
+    local.attach(now, wish(whole, 1), 0).expect("the first");
+    let refused = local.attach(now, wish(whole, 2), 0).expect_err("the only one").to_string();
+    assert!(refused.starts_with("network whole is in macvlan mode passthru"), "{refused}");
+    let mac = Attach { mac: Some(MacAddr([2, 0, 0, 0, 0, 1])), ..wish(ipvlan, 1) };
+    let refused = local.attach(now, mac, 0).expect_err("it has the parent's").to_string();
+    assert_eq!(refused, "ipvlan interfaces do not support custom mac address assignment");
+    assert_eq!(local.attach(now, wish(ipvlan, 1), 0).expect("room").shown_mac(), "");
+    assert_ne!(local.attach(now, wish(first, 1), 0).expect("room").shown_mac(), "");
+}
+
+#[test]
+fn a_network_without_a_parent_is_internal_and_has_one_that_leads_nowhere() {
+    let mut local = local();
+    let id = create(&mut local, with_parent("macvlan", "inner", &[])).expect("valid");
+    assert!(local.definition(id).expect("made").internal);
+    let children: Vec<_> = local.children().map(|network| network.parent).collect();
+    assert_eq!(children, [Parent::Dummy(format!("dm-{}", id.short()))]);
+    local.attach(Instant::now(), wish(id, 1), 0).expect("room");
+    assert_eq!(local.ways_out(SandboxId([1; 16])).count(), 0);
+}
+
+#[test]
+fn an_endpoint_has_one_address_of_each_family_and_the_gateway_of_its_subnet() {
+    let mut local = local();
+    let subnets = ["10.5.0.0/30", "fd05::/64", "10.6.0.0/24"];
+    let several = NetworkCreate {
+        driver: "macvlan".into(),
+        options: [("parent".into(), "eth0".into())].into(),
+        ..request("lan", &subnets)
+    };
+    let id = create(&mut local, several).expect("valid");
+    let now = Instant::now();
+    let texts = |local: &mut Local, wish| {
+        let lease = local.attach(now, wish, 0).expect("room");
+        lease.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&mut local, wish(id, 1)), ["10.5.0.2/30", "fd05::2/64"]);
+    assert_eq!(texts(&mut local, wish(id, 2)), ["10.6.0.2/24", "fd05::3/64"], "the first subnet is full");
+    let gateways = |n| {
+        local
+            .ways_out(SandboxId([n; 16]))
+            .flat_map(|way| way.gateways)
+            .map(|ip| ip.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(gateways(1), ["10.5.0.1", "fd05::1"]);
+    assert_eq!(gateways(2), ["fd05::1", "10.6.0.1"]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! Bridge networks as firewall and DNS need to know them.
+//! Networks of this node as firewall, DNS and drivers need to know them.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weft_dataplane::wire::MacAddr;
 
+use super::Definition;
+use crate::driver::macvlan::{Mode, Parent};
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
 use crate::names::{Named, Zone};
 use crate::network::Subnet;
@@ -55,20 +57,33 @@ pub struct EndpointView {
     pub mac: MacAddr,
 }
 
-impl BridgeView {
-    /// The names of the network.
-    #[must_use]
-    pub fn zone(&self) -> Zone {
-        let described = |end: &EndpointView| {
-            let addresses: Vec<IpAddr> = end.addresses.iter().map(IpNet::addr).collect();
-            (addresses, end.sandbox.short())
-        };
-        let described: Vec<_> = self.endpoints.iter().map(described).collect();
-        let named = self.endpoints.iter().zip(&described).map(|(end, (addresses, id))| {
-            let aliases = end.aliases.iter().map(Name::as_str);
-            let names = [end.name.as_str()].into_iter().chain(aliases).chain([id.as_str()]);
-            Named { names: names.collect(), addresses }
-        });
-        Zone::derive(self.name.as_str(), self.subnets.iter().map(|subnet| subnet.prefix).collect(), named)
-    }
+/// A network of this node whose endpoints are children of one of the host's links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentView {
+    /// The network.
+    pub network: NetworkId,
+    /// The link.
+    pub parent: Parent,
+    /// What endpoints are to it.
+    pub mode: Mode,
+    /// Largest packet, octets; the parent's if absent.
+    pub mtu: Option<u16>,
+    /// What is attached to it here, in order of ids.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// The names of a network.
+pub(super) fn zone(definition: &Definition, endpoints: &[EndpointView]) -> Zone {
+    let described = |end: &EndpointView| {
+        let addresses: Vec<IpAddr> = end.addresses.iter().map(IpNet::addr).collect();
+        (addresses, end.sandbox.short())
+    };
+    let described: Vec<_> = endpoints.iter().map(described).collect();
+    let named = endpoints.iter().zip(&described).map(|(end, (addresses, id))| {
+        let aliases = end.aliases.iter().map(Name::as_str);
+        let names = [end.name.as_str()].into_iter().chain(aliases).chain([id.as_str()]);
+        Named { names: names.collect(), addresses }
+    });
+    let subnets = definition.subnets.iter().map(|subnet| subnet.prefix).collect();
+    Zone::derive(definition.name.as_str(), subnets, named)
 }

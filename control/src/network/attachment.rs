@@ -40,12 +40,20 @@ pub struct Lease {
     pub endpoint: EndpointId,
     /// Its network.
     pub network: NetworkId,
-    /// Its MAC address.
+    /// Its MAC address; zero where it has its parent's.
     pub mac: MacAddr,
     /// Its addresses, each with the prefix length of its subnet; IPv4 first.
     pub addresses: Vec<IpNet>,
     /// Largest IP packet, octets.
     pub mtu: u16,
+}
+
+impl Lease {
+    /// The MAC address in the API's words: empty where it has its parent's.
+    #[must_use]
+    pub fn shown_mac(&self) -> String {
+        if self.mac == MacAddr::default() { String::new() } else { self.mac.to_string() }
+    }
 }
 
 /// An endpoint of this node, as after a restart.

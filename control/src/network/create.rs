@@ -27,7 +27,8 @@ pub enum CreateError {
     Predefined(Name),
     /// No such driver here.
     #[error(
-        "could not find plugin {0} in v1 plugin registry: plugin not found: weft has the drivers bridge and overlay"
+        "could not find plugin {0} in v1 plugin registry: plugin not found: weft has the drivers bridge, overlay, macvlan \
+         and ipvlan"
     )]
     Driver(String),
     /// No such address manager here.

@@ -1,6 +1,7 @@
 //! Plans for the host's bridges, against a pretended host.
 
 use super::*;
+use crate::driver::macvlan::SeenChild;
 use crate::driver::{End, SeenPort, port_name};
 use crate::plan::{Perform, Plan, run};
 
@@ -34,7 +35,7 @@ fn bridge(n: u8, endpoints: &[u8]) -> WantedBridge {
 }
 
 fn wanted(bridges: &[WantedBridge]) -> Wanted {
-    Wanted { me: ME, bridges: bridges.to_vec() }
+    Wanted { bridges: bridges.to_vec(), ..Wanted::nothing(ME) }
 }
 
 /// A host with a link of somebody else's, and sandboxes `1..=sandboxes`; it does as it is told.
@@ -71,6 +72,16 @@ impl Observed {
     }
 }
 
+impl Observed {
+    /// Gives a new link a number nobody has, and its group.
+    fn number(&mut self, at: Place, name: &str, group: u32) {
+        let index = self.place(at).values().map(|link| link.index).max().unwrap_or(0) + 1;
+        if let Some(link) = self.place(at).get_mut(name) {
+            (link.index, link.group) = (index, group);
+        }
+    }
+}
+
 impl Perform for Observed {
     type Error = String;
 
@@ -82,8 +93,27 @@ impl Perform for Observed {
                 self.add(at, &name, near.unwrap_or_default(), mtu.into())?;
             }
             Step::AddTap { at, name, near } => self.add(at, &name, near.unwrap_or_default(), 1500)?,
+            Step::AddVlan { at, name, parent, group, .. } => {
+                self.link(at, &parent)?;
+                self.add(at, &name, MacAddr::default(), 1500)?;
+                self.number(at, &name, group);
+            }
+            Step::AddDummy { at, name, group } => {
+                self.add(at, &name, MacAddr::default(), 1500)?;
+                self.number(at, &name, group);
+            }
+            Step::AddChild { at, name, parent, mode, mac, mtu, group } => {
+                let parent = self.link(Place::Host, &parent)?.index;
+                self.add(at, &name, mac, mtu.unwrap_or(1500).into())?;
+                self.number(at, &name, group);
+                self.link(at, &name)?.child = Some(SeenChild { parent, mode });
+            }
             Step::DeleteLink { at, name } => {
-                self.place(at).remove(&name);
+                let gone = self.place(at).remove(&name).filter(|_| at == Place::Host);
+                if let Some(index) = gone.map(|gone| gone.index).filter(|index| *index != 0) {
+                    let of_it = |link: &SeenLink| link.child.is_some_and(|child| child.parent == index);
+                    self.sandboxes.values_mut().for_each(|links| links.retain(|_, link| !of_it(link)));
+                }
                 let digits = name.get(1..3).and_then(|n| u8::from_str_radix(n, 16).ok());
                 for links in self.sandboxes.values_mut() {
                     links.retain(|_, link| Some(link.mac.0[5]) != digits);

@@ -129,6 +129,9 @@ impl Perform for Observed {
                 self.link(at, &name)?.addresses.retain(|a| *a != address);
             }
             Step::SetUp { at, name } => self.link(at, &name)?.up = true,
+            Step::AddVlan { .. } | Step::AddDummy { .. } | Step::AddChild { .. } => {
+                return Err(format!("{step} is nothing for an overlay"));
+            }
         }
         Ok(())
     }

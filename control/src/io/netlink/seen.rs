@@ -12,7 +12,8 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, Neig
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use weft_dataplane::wire::MacAddr;
 
-use super::PortOptions;
+use super::{PortOptions, children};
+use crate::driver::macvlan::Mode;
 
 /// One link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,12 @@ pub struct Link {
     pub controller: Option<u32>,
     /// How it is a port of it.
     pub port: Option<PortOptions>,
+    /// 0 where nobody gave it one.
+    pub group: u32,
+    /// Index of its parent, or of its other end, in that one's namespace.
+    pub parent: Option<u32>,
+    /// What it is to its parent, where it is a child.
+    pub mode: Option<Mode>,
     /// `net.ipv4.conf.{name}.arp_notify`.
     pub arp_notify: Option<i32>,
     /// Of `net.ipv6.conf.{name}`; absent where the link or the kernel has no IPv6.
@@ -63,6 +70,9 @@ pub(super) fn link(message: LinkMessage) -> Link {
         kind: String::new(),
         controller: None,
         port: None,
+        group: 0,
+        parent: None,
+        mode: None,
         arp_notify: None,
         ipv6: None,
     };
@@ -73,6 +83,8 @@ pub(super) fn link(message: LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::OperState(state) => link.running = state == State::Up,
             LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
+            LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::Link(index) => link.parent = Some(index),
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| describe(&mut link, info)),
             LinkAttribute::AfSpecUnspec(specs) => specs.iter().for_each(|spec| settings(&mut link, spec)),
             _ => {}
@@ -84,6 +96,7 @@ pub(super) fn link(message: LinkMessage) -> Link {
 fn describe(link: &mut Link, info: &LinkInfo) {
     match info {
         LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+        LinkInfo::Data(data) => link.mode = children::seen(data),
         LinkInfo::PortData(InfoPortData::BridgePort(options)) => link.port = Some(port(options)),
         _ => {}
     }

@@ -1,5 +1,6 @@
 //! Networks of this host: their bridges, and the ways out of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,9 +10,10 @@ use crate::api::{NetworkCreate, NetworkCreated};
 use crate::catalog;
 use crate::driver::WantedEndpoint;
 use crate::driver::bridge::{Wanted, WantedBridge};
+use crate::driver::macvlan::WantedNetwork;
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::Purpose;
-use crate::local::{BridgeView, EndpointView};
+use crate::local::{BridgeView, EndpointView, ParentView};
 use crate::model::{NetworkId, SandboxId};
 use crate::timestamp::UnixMillis;
 use axum::http::StatusCode;
@@ -86,12 +88,18 @@ impl Node {
     /// Brings the host's bridges to what networks want; failures are tried again by the next audit.
     pub(super) fn settle_bridges(&mut self, purpose: Purpose, errand: Option<Errand>) {
         let wanted = self.wanted_bridges();
+        let all = matches!(purpose, Purpose::All);
         self.worker.hand(move |bench| {
             let outcome = bench.settle_bridges(wanted, purpose);
-            move |node: &mut Self| {
-                if let Err(fault) = outcome {
+            move |node: &mut Self| match outcome {
+                Ok(settled) if all => node.note_left_alone(&settled.left_alone),
+                Ok(_) => {}
+                Err(fault) => {
                     node.counters.kernel_failures += 1;
-                    tracing::warn!(fault, "bridges are not as they should be; the next audit tries again");
+                    tracing::warn!(
+                        fault,
+                        "networks of this host are not as they should be; the next audit tries again"
+                    );
                     node.errands.note(errand, fault);
                 }
             }
@@ -101,7 +109,28 @@ impl Node {
     /// What networks of this host want of the kernel.
     pub(super) fn wanted_bridges(&self) -> Wanted {
         let bridges = self.local.bridges().map(|bridge| self.wanted_bridge(bridge));
-        Wanted { me: self.cluster.node_id(), bridges: bridges.collect() }
+        let children: Vec<_> = self.local.children().map(|network| self.wanted_network(network)).collect();
+        let sandboxes = self.sandboxes.iter().map(|sandbox| sandbox.id);
+        let holders = if children.is_empty() { BTreeSet::new() } else { sandboxes.collect() };
+        Wanted { me: self.cluster.node_id(), bridges: bridges.collect(), children, holders }
+    }
+
+    fn wanted_network(&self, view: ParentView) -> WantedNetwork {
+        let endpoints = view.endpoints.iter().filter_map(|endpoint| self.wanted_endpoint(endpoint));
+        let ParentView { network, parent, mode, mtu, .. } = view.clone();
+        WantedNetwork { network, parent, mode, mtu, endpoints: endpoints.collect() }
+    }
+
+    /// Takes note of networks that cannot be as things are.
+    pub(super) fn note_left_alone(&mut self, left_alone: &[(NetworkId, String)]) {
+        const WARNING: &str = "networks";
+        if left_alone.is_empty() {
+            self.facts.warnings.remove(WARNING);
+            return;
+        }
+        let named = left_alone.iter().map(|(network, fault)| format!("{} ({fault})", self.name_of(*network)));
+        let text = format!("networks of this host do not work: {}", named.collect::<Vec<_>>().join(", "));
+        self.facts.warnings.insert(WARNING, text);
     }
 
     fn wanted_bridge(&self, bridge: BridgeView) -> WantedBridge {

@@ -48,6 +48,11 @@ impl Node {
                 Ok(Asked::Waits(self.cluster.attach(now(), wish)?, id))
             }
             Reach::Local(network) => {
+                if sandbox.end() == End::Descriptor && self.local.has_parent(network) {
+                    let text = "a virtual machine has no place on a macvlan or ipvlan network: use one of the driver \
+                                bridge or overlay";
+                    return Err(bad_request(text));
+                }
                 let wish = wish(network, sandbox, config)?;
                 Ok(Asked::Has(self.local.attach(now(), wish, config.gw_priority)?, id))
             }
@@ -179,7 +184,7 @@ impl Node {
                 bench.unpick(endpoint);
                 |_: &mut Self| {}
             });
-            self.settle_bridges(Purpose::Removal, errand);
+            self.settle_bridges(Purpose::Detached(sandbox), errand);
             self.settle_firewall();
             self.settle_routes(sandbox, errand);
             return Ok(());
@@ -288,7 +293,7 @@ fn connected(lease: &Lease, interface: String, gateways: Vec<IpAddr>) -> Connect
     Connected {
         endpoint_id: lease.endpoint.long(),
         interface,
-        mac_address: lease.mac.to_string(),
+        mac_address: lease.shown_mac(),
         addresses: lease.addresses.iter().map(ToString::to_string).collect(),
         gateways,
         mtu: lease.mtu,

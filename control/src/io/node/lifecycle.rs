@@ -171,7 +171,10 @@ impl Node {
         self.worker.hand(move |bench| {
             let outcome = bench.settle_bridges(wanted, Purpose::All);
             move |node: &mut Self| match outcome {
-                Ok(settled) => node.counters.repairs += settled.steps as u64,
+                Ok(settled) => {
+                    node.counters.repairs += settled.steps as u64;
+                    node.note_left_alone(&settled.left_alone);
+                }
                 Err(fault) => {
                     node.counters.kernel_failures += 1;
                     tracing::warn!(fault, "bridges are not as they should be; the next audit tries again");
@@ -317,7 +320,7 @@ impl Node {
         }
         self.sweep();
         self.drain_cluster();
-        let nothing = bridge::Wanted { me: self.cluster.node_id(), bridges: Vec::new() };
+        let nothing = bridge::Wanted::nothing(self.cluster.node_id());
         self.worker.hand(move |bench| {
             let outcome = bench.settle_bridges(nothing, Purpose::Removal);
             |_: &mut Self| {

@@ -187,7 +187,7 @@ impl Node {
         for network in networks {
             let known = self.names.view.zones.get(&network).filter(|_| !renamed.contains(&network));
             let of_cluster = || known.cloned().or_else(|| self.cluster.zone(network).map(Arc::new));
-            let zone = self.local.bridge(network).map(|bridge| Arc::new(bridge.zone())).or_else(of_cluster);
+            let zone = self.local.zone(network).map(Arc::new).or_else(of_cluster);
             view.zones.extend(zone.map(|zone| (network, zone)));
         }
         view

@@ -126,7 +126,7 @@ impl Node {
                 network_id: lease.network.long(),
                 endpoint_id: lease.endpoint.long(),
                 interface,
-                mac_address: lease.mac.to_string(),
+                mac_address: lease.shown_mac(),
                 ip_address,
                 ip_prefix_len,
                 global_ipv6_address,
