@@ -27,6 +27,8 @@ mod faults;
 mod flood;
 #[path = "netns/frames.rs"]
 mod frames;
+#[path = "netns/gateway.rs"]
+mod gateway;
 #[path = "netns/greeter.rs"]
 mod greeter;
 #[path = "netns/guests.rs"]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use weft_control::api::Network;
+use weft_control::local::GATEWAY_BRIDGE;
 
 /// `key=value` of `--filter`; what comes without `=` is refused when the filter is made, as scripts expect the words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +24,8 @@ impl FromStr for FilterArg {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Filter(BTreeMap<String, Vec<String>>);
 
-/// Networks that every agent has.
-const BUILT_IN: [&str; 3] = ["bridge", "host", "none"];
+/// Networks that agents make by themselves.
+const BUILT_IN: [&str; 4] = ["bridge", "host", "none", GATEWAY_BRIDGE];
 
 impl Filter {
     /// Reads the flags; `known` are the keys the verb has.
@@ -93,7 +94,7 @@ impl Filter {
     }
 }
 
-/// Whether every agent has this network by itself.
+/// Whether agents make this network by themselves.
 pub(crate) fn is_built_in(network: &Network) -> bool {
     BUILT_IN.contains(&network.name.as_str())
 }

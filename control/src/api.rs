@@ -156,14 +156,6 @@ pub struct Network {
     pub ranges: Vec<RangeUse>,
 }
 
-impl Network {
-    /// Whether it is one of the networks that are always there.
-    #[must_use]
-    pub fn is_predefined(&self) -> bool {
-        self.scope == "local" && ["bridge", "host", "none"].contains(&self.name.as_str())
-    }
-}
-
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -371,6 +363,9 @@ pub struct Sandbox {
     /// What of it others see.
     #[serde(default)]
     pub network_settings: NetworkSettings,
+    /// What it asked of the host.
+    #[serde(default)]
+    pub host_config: HostConfig,
 }
 
 /// What of a sandbox others see.

@@ -11,6 +11,12 @@ use crate::api::EndpointConfig;
 use crate::sandbox::Owner;
 use crate::timestamp::UnixMillis;
 
+/// Network mode of a command in no network.
+pub const NONE: &str = "none";
+/// Network mode of a command in the host's own.
+pub const HOST: &str = "host";
+/// Network mode of a command in another sandbox's: before that one's name or id.
+pub const SHARED: &str = "container:";
 /// Exit status of what was killed (128 + 9), as shells report it.
 const KILLED: u8 = 137;
 /// Docker's way of writing a time that never was.
@@ -42,6 +48,20 @@ pub struct Command {
     pub tap: bool,
     /// Networks to attach the sandbox to.
     pub networks: Vec<Attachment>,
+}
+
+impl Command {
+    /// Whether it lives in the network of another sandbox or of the host.
+    #[must_use]
+    pub fn shares_network(&self) -> bool {
+        self.network_mode == HOST || self.network_mode.starts_with(SHARED)
+    }
+
+    /// Whether it lives in no network.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.network_mode == NONE
+    }
 }
 
 /// A network that a sandbox is attached to whenever its command runs.

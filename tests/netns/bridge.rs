@@ -2,6 +2,7 @@
 
 use crate::rig::{Rig, needs_root};
 use crate::traffic::pings;
+use crate::wait::until;
 
 #[test]
 fn two_sandboxes_of_a_bridge_reach_each_other_and_their_gateway() {
@@ -41,4 +42,34 @@ fn two_sandboxes_of_a_bridge_reach_each_other_and_their_gateway() {
     let links = a.namespace.run("ip -o link");
     assert!(!links.contains(&bridge) && links.lines().count() == 2, "nothing of it is left: {links}");
     assert_eq!(a.namespace.run("nft list tables bridge").trim(), "");
+}
+
+#[test]
+fn a_bridge_that_cannot_be_made_keeps_no_other_from_being_repaired() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    let bridge = |name: &str| {
+        let id = a.ok(&["network", "create", name]);
+        drop(a.sandbox(&format!("in-{name}"), name, &[]));
+        format!("wb-{}", &id[..12])
+    };
+    let bridges = ["blue", "red", "green"].map(bridge);
+    // Another name of a link that is not weft's: the kernel refuses it to a bridge.
+    a.stop();
+    bridges.iter().for_each(|bridge| drop(a.namespace.run(&format!("ip link del {bridge}"))));
+    a.namespace.run(&format!("ip link property add dev u0 altname {}", bridges[1]));
+    a.start(&[]);
+    let reaches = |name: &str| {
+        let sandbox = a.attached(&format!("in-{name}"), name);
+        let shown = sandbox.namespace.run("ip route show default");
+        let gateway = shown.split_whitespace().nth(2).and_then(|gateway| gateway.parse().ok());
+        gateway.is_some_and(|gateway| pings(&sandbox.namespace, gateway))
+    };
+    for name in ["blue", "green"] {
+        until(&format!("{name} is there again"), || reaches(name));
+    }
+    assert!(!reaches("red"), "it has no bridge");
+    a.namespace.run(&format!("ip link property del dev u0 altname {}", bridges[1]));
+    until("the next audit makes red", || reaches("red"));
 }

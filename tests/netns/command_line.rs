@@ -131,7 +131,7 @@ fn read_verbs_print_json_when_asked_and_tables_else() {
     assert!(a.json(&["stats"])["Dataplane"].is_object());
 
     let table = a.ok(&["network", "ls"]);
-    assert!(table.starts_with("NETWORK ID     NAME      DRIVER    SCOPE"), "{table}");
+    assert!(table.starts_with("NETWORK ID     NAME            DRIVER    SCOPE"), "{table}");
     assert_eq!(table.lines().nth(1).map(|line| line.split_whitespace().count()), Some(4), "{table}");
     let id = a.ok(&["network", "ls", "-q", "--filter", "type=custom"]);
     assert_eq!(id.len(), 12, "{id}");

@@ -14,7 +14,7 @@ use crate::wait::{eventually, until};
 const NOT_HERE: [&str; 7] =
     ["range-wake", "delete-address", "range-leave", "peers", "add-tap", "add-vlan", "add-dummy"];
 /// Points that only networks of one host come to.
-const LOCAL: [&str; 3] = ["local-", "set-default-route", "add-child"];
+const LOCAL: [&str; 3] = ["local-network-", "ports-", "add-child"];
 /// Steps of which everything is made after a host's restart.
 const MAKING: [&str; 12] = [
     "make-namespace",
@@ -111,7 +111,8 @@ fn an_agent_killed_at_any_step_of_bringing_everything_back_does_the_rest_the_nex
 #[test]
 fn an_agent_killed_while_it_works_on_networks_of_its_host_comes_back_with_all_it_promised() {
     needs_root!();
-    strike_locally(&LOCAL[..2], 10, &["--subnet", "10.8.0.0/24", "--subnet", "fd08::/64"]);
+    let points = ["local-", "ports-", "set-default-route"];
+    strike_locally(&points, 14, &["--subnet", "10.8.0.0/24", "--subnet", "fd08::/64"]);
 }
 
 #[test]
@@ -258,7 +259,7 @@ fn work(a: &Host, b: &Host, promises: &mut Promises) -> Option<()> {
 /// The same for networks of one host.
 fn work_locally(a: &Host, flags: &[&str], promises: &mut Promises) -> Option<()> {
     promises.make(a, &[&["network", "create"], flags, &["extra"]].concat())?;
-    promises.make(a, &["sandbox", "create", "one"])?;
+    promises.make(a, &["sandbox", "create", "-p", "8080:80", "one"])?;
     promises.make(a, &["network", "connect", "extra", "one"])?;
     promises.end(a, &["network", "disconnect", "extra", "one"])?;
     promises.end(a, &["sandbox", "rm", "one"])?;
@@ -334,7 +335,9 @@ impl Promises {
             ["network", "create", .., name] => {
                 self.networks.insert((*name).to_owned());
             }
-            ["sandbox", "create", name] => drop(self.sandboxes.insert((*name).to_owned(), BTreeMap::new())),
+            ["sandbox", "create", .., name] => {
+                drop(self.sandboxes.insert((*name).to_owned(), BTreeMap::new()));
+            }
             ["network", "connect", network, sandbox] => {
                 // It may die before it is asked for the address; that it is attached counts then.
                 let answer = host.weft(&["sandbox", "ls", "--json"]);

@@ -225,10 +225,18 @@ fn a_command_can_live_in_the_network_of_the_host_or_of_another_sandbox() {
     a.ok(&["run", "-d", "--name", "own", "--network", "host", "--", "sleep", "300"]);
     assert_eq!(bench.shown("own", "/HostConfig/NetworkMode"), "host");
     assert!(a.ok(&["exec", "own", "ip", "-o", "addr"]).contains(&a.ip4.to_string()));
+    a.ok(&["run", "-d", "--name", "alone", "--network", "none", "--", "sleep", "300"]);
+    a.ok(&["run", "-d", "--name", "guest", "--network", "container:web", "--", "sleep", "300"]);
+    a.refused(1, &["network", "connect", "blue", "guest"]);
+    a.ok(&["rm", "-f", "guest"]);
     a.ok(&["stop", "-t", "5", "web"]);
     for (arguments, text) in [
         (
-            &["network", "connect", "blue", "own"][..],
+            &["network", "connect", "blue", "alone"][..],
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ),
+        (
+            &["network", "connect", "blue", "own"],
             "container sharing network namespace with another container or host cannot be connected to any other network",
         ),
         (
@@ -267,6 +275,7 @@ fn a_command_can_live_in_the_network_of_the_host_or_of_another_sandbox() {
         let refusal = a.refused(1, arguments);
         assert!(refusal.contains(text), "{arguments:?}: {refusal}");
     }
+    a.ok(&["rm", "-f", "alone"]);
     assert_eq!(a.ok(&["ps", "-a", "--format", "{{.Names}}"]), "own\nweb", "what was refused leaves nothing");
 }
 

@@ -250,7 +250,7 @@ fn connect_passes_the_wishes_on() {
     let agent = FakeAgent::answering(&[("POST /networks/blue/connect", 200, answer)]);
     let line = "network connect --ip 10.7.0.9 --mac 02-00-00-00-00-01 --alias w blue web";
     assert_eq!(agent.weft(line), (0, String::new(), String::new()));
-    let body = agent.asked()[1].strip_prefix("POST /networks/blue/connect ").expect("call").to_owned();
+    let body = agent.asked()[0].strip_prefix("POST /networks/blue/connect ").expect("call").to_owned();
     let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(body["Container"], "web");
     assert_eq!(body["EndpointConfig"]["IPAMConfig"]["IPv4Address"], "10.7.0.9");

@@ -59,10 +59,21 @@ pub struct WantedBridge {
     pub forwards: bool,
     /// Whether endpoints may talk to each other.
     pub icc: bool,
-    /// Whether the bridge is needed even without endpoints.
-    pub standing: bool,
+    /// When the bridge is there.
+    pub presence: Presence,
     /// Its endpoints.
     pub endpoints: Vec<WantedEndpoint>,
+}
+
+/// When the bridge of a network is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// For as long as the network is.
+    Always,
+    /// From its first endpoint on.
+    Lasting,
+    /// While it has endpoints.
+    Used,
 }
 
 /// What the host shows.
@@ -101,7 +112,12 @@ pub fn mark(me: NodeId, name: &str) -> MacAddr {
 
 impl WantedBridge {
     fn is_needed(&self) -> bool {
-        self.standing || !self.endpoints.is_empty()
+        self.presence == Presence::Always || !self.endpoints.is_empty()
+    }
+
+    /// Whether the bridge stays where it is there.
+    fn is_kept(&self) -> bool {
+        self.presence == Presence::Lasting || self.is_needed()
     }
 
     fn check(&self, me: NodeId, observed: &Observed) -> Result<(), BridgeError> {
@@ -183,7 +199,8 @@ fn site<'a>(me: NodeId, bridge: &'a WantedBridge, endpoint: EndpointId, observed
 
 /// Links of ours that nobody wants any more; ports first, so that nothing is sent into a bridge that is about to go.
 fn plan_strays(wanted: &Wanted, observed: &Observed, steps: &mut Vec<Step>) {
-    let bridges = wanted.bridges.iter().map(|bridge| bridge.interface.clone());
+    let bridges = wanted.bridges.iter().filter(|bridge| bridge.is_kept());
+    let bridges = bridges.map(|bridge| bridge.interface.clone());
     let endpoints = wanted.bridges.iter().flat_map(|bridge| &bridge.endpoints);
     let keep: BTreeSet<String> = bridges.chain(endpoints.map(|endpoint| port_name(endpoint.id))).collect();
     let ours = observed.links.iter().filter(|(name, link)| link.mac == mark(wanted.me, name));

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use weft_dataplane::wire::vxlan::VXLAN_PORT;
+
 use super::{Bridge, Family, Firewall, Forward, MARK};
 
 /// Name of the tables.
@@ -180,6 +182,9 @@ fn incoming(text: &mut Text, firewall: &Firewall) {
 }
 
 /// What is passed on. First come bridged frames, which are seen here where br_netfilter is loaded.
+///
+/// Nobody behind a bridge speaks VXLAN to the outside: with the host's address on it, other hosts would take it for the
+/// host's own, and for frames of networks that the sandbox is not in.
 fn passing(text: &mut Text) {
     text.chain("forward", "type filter hook forward priority 0; policy accept;");
     for rule in [
@@ -187,6 +192,7 @@ fn passing(text: &mut Text) {
         "iifname @closed drop",
         "oifname @closed drop",
         "ct status dnat accept",
+        &format!("iifname @bridges udp dport {VXLAN_PORT} drop"),
         "iifname . oifname @silent drop",
         "iifname @bridges oifname @bridges drop",
         "oifname @bridges ct state established,related accept",

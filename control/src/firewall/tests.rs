@@ -76,6 +76,7 @@ fn networks_say_who_gets_out_and_who_talks() {
         &text,
         "add set ip weft silent { type ifname . ifname; elements = { \"br-quiet\" . \"br-quiet\" }; }",
     );
+    has(&text, "add rule ip6 weft forward iifname @bridges udp dport 4789 drop");
     let input = "iifname \"br-back\" fib daddr type local ip daddr != { 172.19.0.0/16 } drop";
     has(&text, &format!("add rule ip weft input {input}"));
 }

@@ -5,7 +5,7 @@
 //! have no such points.
 
 /// Promises made durable: the steps of [`Storage::commit`](crate::storage::Storage::commit).
-const PROMISES: [&str; 18] = [
+const PROMISES: [&str; 20] = [
     "boot",
     "network-create",
     "network-learn",
@@ -21,6 +21,8 @@ const PROMISES: [&str; 18] = [
     "local-network-remove",
     "local-endpoint-attach",
     "local-endpoint-detach",
+    "ports-publish",
+    "ports-give-up",
     "sandbox-create",
     "sandbox-interface",
     "sandbox-remove",

@@ -35,6 +35,7 @@ mod bridges;
 mod calls;
 mod connect;
 mod errand;
+mod gateway;
 mod lifecycle;
 mod moved;
 mod names;
@@ -293,6 +294,9 @@ impl Node {
         }
         self.segment_changed(network);
         self.settle(network);
+        if !endpoints.is_empty() {
+            self.settle_legs();
+        }
     }
 
     /// Programs the dataplane with the segment as the records have it now, if it differs.

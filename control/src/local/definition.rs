@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::{BridgeOptions, OptionError};
 use super::parent::ParentOptions;
+use crate::driver::bridge::Presence;
 use crate::model::{Name, NetworkId};
 use crate::network::Subnet;
 use crate::timestamp::UnixMillis;
@@ -83,6 +84,21 @@ impl Definition {
     #[must_use]
     pub fn is_predefined(&self) -> bool {
         PREDEFINED.iter().any(|(name, _)| *name == self.name.as_str())
+    }
+
+    /// Whether its sandboxes find each other by name.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        !self.is_predefined() && !self.is_gateway_bridge()
+    }
+
+    /// When its bridge is there.
+    pub(super) fn presence(&self) -> Presence {
+        match (self.is_predefined(), self.is_gateway_bridge()) {
+            (true, _) => Presence::Lasting,
+            (_, true) => Presence::Used,
+            _ => Presence::Always,
+        }
     }
 
     /// Its driver options.

@@ -4,6 +4,7 @@ use crate::model::Name;
 use crate::network::{Class, CreateError, NetworkError};
 use crate::storage::StorageError;
 
+use super::gateway::GATEWAY_BRIDGE;
 use super::options::OptionError;
 
 /// An operation that was refused or failed; nothing has changed.
@@ -89,6 +90,11 @@ pub enum LocalError {
         "container cannot be connected to multiple networks with one of the networks in private (none) mode"
     )]
     Private,
+    /// A sandbox in the network of others has none of its own.
+    #[error(
+        "container sharing network namespace with another container or host cannot be connected to any other network"
+    )]
+    Shared,
     /// The default bridge takes what comes.
     #[error(
         "invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only"
@@ -99,6 +105,27 @@ pub enum LocalError {
         "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks"
     )]
     Aliases,
+    /// What the gateway bridge is for.
+    #[error(
+        "{GATEWAY_BRIDGE} leads out and keeps sandboxes apart: it can neither be internal nor have \
+         com.docker.network.bridge.enable_icc=true"
+    )]
+    GatewayBridge,
+    /// The gateway bridge is one of each host.
+    #[error("{GATEWAY_BRIDGE} is the way out of one host: it can only have the driver bridge")]
+    GatewayDriver,
+    /// Who is in the gateway bridge is not the user's to say.
+    #[error(
+        "sandboxes are in {GATEWAY_BRIDGE} for as long as they are in overlay networks and no bridge network: connect \
+         them to another bridge network, or make the overlay networks with --internal"
+    )]
+    GatewayEndpoints,
+    /// An address would be in two networks of a sandbox.
+    #[error(
+        "its networks have addresses of {GATEWAY_BRIDGE}, {0}: once no sandbox is in that, remove it and make it \
+         anew with 'weft network create --subnet SUBNET {GATEWAY_BRIDGE}'"
+    )]
+    GatewaySubnet(String),
     /// [`MAX_NETWORKS`](super::MAX_NETWORKS) are there.
     #[error("this host has {0} networks of its own, which is the most it may have")]
     Full(usize),
@@ -133,6 +160,8 @@ impl LocalError {
             | Self::Subnets
             | Self::FixedAddress
             | Self::Aliases
+            | Self::GatewayBridge
+            | Self::GatewayDriver
             | Self::Bip { .. } => Class::Invalid,
             Self::OneOnly(_)
             | Self::SameInterface { .. }
@@ -143,6 +172,9 @@ impl LocalError {
             | Self::Predefined(_)
             | Self::ConnectHost
             | Self::DisconnectHost
+            | Self::GatewayEndpoints
+            | Self::GatewaySubnet(_)
+            | Self::Shared
             | Self::Private => Class::Refused,
             Self::Full(_) => Class::Unavailable,
             Self::Storage(_) | Self::Corrupt(_) => Class::Failed,

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 mod attach;
 mod definition;
 mod error;
+mod gateway;
 mod options;
 mod parent;
 mod pool;
@@ -29,6 +30,7 @@ mod view;
 pub use attach::Endpoint;
 pub use definition::{Definition, Driver};
 pub use error::LocalError;
+pub use gateway::{GATEWAY_BRIDGE, Outlet, gateway_bridge, needs_leg};
 pub use options::{BridgeOptions, OptionError};
 pub use predefined::{Defaults, DefaultsError};
 pub use shown::WayOut;
@@ -176,7 +178,10 @@ impl Local {
             return Err(LocalError::Subnets);
         }
         let Wish { name, internal, options, labels, .. } = wish;
-        let options = in_dockers_spelling(options);
+        let mut options = in_dockers_spelling(options);
+        if name.as_str() == GATEWAY_BRIDGE {
+            options = gateway::options(driver, internal, options)?;
+        }
         let mut definition =
             Definition { id, name, created: wall, driver, subnets, internal, options, labels };
         // What has no parent leads nowhere.

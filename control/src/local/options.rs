@@ -11,8 +11,8 @@ use crate::network::shortened;
 pub(super) const DOCKER: &str = "com.docker.network.";
 /// Our own spelling of the same.
 const WEFT: &str = "weft.";
-const NAME: &str = "bridge.name";
-const ICC: &str = "bridge.enable_icc";
+pub(super) const NAME: &str = "bridge.name";
+pub(super) const ICC: &str = "bridge.enable_icc";
 const MASQUERADE: &str = "bridge.enable_ip_masquerade";
 const HOST_BINDING: &str = "bridge.host_binding_ipv4";
 const INHIBIT: &str = "bridge.inhibit_ipv4";
@@ -146,22 +146,27 @@ impl BridgeOptions {
             (NAME, interface),
             (MTU, "1500"),
         ];
-        pairs.map(|(key, value)| (format!("{DOCKER}{key}"), value.to_owned())).into()
+        pairs.map(|(rest, value)| (key(rest), value.to_owned())).into()
     }
+}
+
+/// An option in Docker's spelling.
+pub(super) fn key(rest: &str) -> String {
+    format!("{DOCKER}{rest}")
 }
 
 /// Options in Docker's spelling, which is the one that is shown; unknown ones as they are.
 pub(super) fn in_dockers_spelling(options: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let respell = |(key, value): (String, String)| match key.strip_prefix(WEFT) {
-        Some("mtu") => (format!("{DOCKER}{MTU}"), value),
-        Some(rest) => (format!("{DOCKER}{rest}"), value),
+        Some("mtu") => (self::key(MTU), value),
+        Some(rest) => (self::key(rest), value),
         None => (key, value),
     };
     options.into_iter().map(respell).collect()
 }
 
 /// Go's truth values (`strconv.ParseBool`).
-fn boolean(key: &str, text: &str) -> Result<bool, OptionError> {
+pub(super) fn boolean(key: &str, text: &str) -> Result<bool, OptionError> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),

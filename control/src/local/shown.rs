@@ -129,7 +129,7 @@ impl Local {
             network: definition.id,
             name: definition.name.clone(),
             interface: network.interface(),
-            predefined: definition.is_predefined(),
+            presence: definition.presence(),
             subnets: definition.subnets.clone(),
             internal: definition.internal,
             icc: options.icc,

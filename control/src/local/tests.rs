@@ -299,3 +299,38 @@ fn a_sandbox_leaves_by_the_network_of_highest_priority_and_never_by_an_internal_
         local.ways_out(SandboxId([1; 16])).map(|way| (way.priority, way.name.to_owned())).collect();
     assert_eq!(ways, [(3, "blue".to_owned())]);
 }
+
+#[test]
+fn a_leg_is_an_endpoint_of_the_gateway_bridge_that_anything_else_is_preferred_to() {
+    let memory = Arc::default();
+    let mut local = start(&memory, &Defaults::default()).expect("a fresh state");
+    let (now, sandbox) = (Instant::now(), SandboxId([1; 16]));
+    let web = || (sandbox, "web".parse().expect("a name"));
+    assert_eq!(
+        local.attach_leg(now, web(), &[]).expect_err("none").to_string(),
+        "network weft_gwbridge not found"
+    );
+    let bridge = create(&mut local, gateway_bridge()).expect("valid");
+    let view = local.bridge(bridge).expect("a bridge");
+    assert_eq!((view.interface.as_str(), view.icc, view.masquerade), ("weft_gwbridge", false, true));
+    let beside = ["172.18.9.9/24".parse().expect("an address")];
+    let refused = local.attach_leg(now, web(), &beside).expect_err("its addresses are in two networks");
+    assert!(refused.to_string().starts_with("its networks have addresses of weft_gwbridge, 172.18.0.0/16: "));
+    let leg = local.attach_leg(now, web(), &["10.7.0.2/24".parse().expect("an address")]).expect("room");
+    assert_eq!(
+        (local.leg(sandbox), leg.addresses[0].to_string().as_str()),
+        (Some(leg.endpoint), "172.18.0.2/16")
+    );
+    let blue = create(&mut local, request("zzz", &[])).expect("valid");
+    local.attach(now, wish(blue, 1), -9).expect("room");
+    let first = |local: &Local| {
+        local
+            .ways_out(sandbox)
+            .min_by_key(|way| std::cmp::Reverse(way.priority))
+            .map(|way| way.name.to_owned())
+    };
+    assert_eq!(first(&local).as_deref(), Some("zzz"));
+    drop(local);
+    let local = start(&memory, &Defaults::default()).expect("the same state");
+    assert_eq!(local.legs().collect::<Vec<_>>(), [(sandbox, leg.endpoint)]);
+}

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use weft_dataplane::wire::MacAddr;
 
 use super::Definition;
+use crate::driver::bridge::Presence;
 use crate::driver::macvlan::{Mode, Parent};
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
 use crate::names::{Named, Zone};
@@ -20,8 +21,8 @@ pub struct BridgeView {
     pub name: Name,
     /// Name of the bridge in the host's namespace.
     pub interface: String,
-    /// Whether it is the predefined network `bridge`, which has no names.
-    pub predefined: bool,
+    /// When the bridge is there.
+    pub presence: Presence,
     /// Its subnets with their gateways, which are the bridge's own addresses; at most one of each family.
     pub subnets: Vec<Subnet>,
     /// No way out of the network, nor in.

@@ -78,6 +78,23 @@ impl Ports {
         self.exposed.is_empty() && self.wishes.is_empty()
     }
 
+    /// As `HostConfig.PortBindings`: what was asked for.
+    #[must_use]
+    pub fn bindings(&self) -> PortMap {
+        let mut bindings = PortMap::new();
+        for Wish { port, host, host_ports } in &self.wishes {
+            let host_port = match host_ports {
+                Some(range) if range.start() == range.end() => range.start().to_string(),
+                Some(range) => format!("{}-{}", range.start(), range.end()),
+                None => String::new(),
+            };
+            let host_ip = host.map(|host| host.to_string()).unwrap_or_default();
+            let binding = PortBinding { host_ip, host_port };
+            bindings.entry(port.to_string()).or_default().get_or_insert_default().push(binding);
+        }
+        bindings
+    }
+
     /// As `NetworkSettings.Ports`: exposed ports, with bindings or `null`.
     #[must_use]
     pub fn shown(&self) -> PortMap {
@@ -194,6 +211,12 @@ mod tests {
         assert_eq!(hosts, [None, Some("127.0.0.1".to_owned()), Some("::1".to_owned())]);
         assert_eq!(ports.wishes[2].host_ports, Some(8080..=8090));
         assert_eq!(requested(true).wishes.len(), 4, "443 too");
+        let bindings = serde_json::to_value(ports.bindings()).expect("json");
+        let expected = serde_json::json!({
+            "53/udp": [{"HostIp": "", "HostPort": ""}],
+            "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostIp": "::1", "HostPort": "8080-8090"}]
+        });
+        assert_eq!(bindings, expected, "and shown so");
         let bad = |port: &str, host: PortBinding| {
             let bindings = [(port.to_owned(), Some(vec![host]))].into();
             Ports::requested([], &bindings, false).expect_err("no port").to_string()

@@ -8,10 +8,8 @@ use weft_control::api::{
 };
 
 use super::each::{each, inspect_each};
-use super::sandbox::{may_attach, resolve};
-use crate::args::{
-    ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, KeyValue, NetworkVerb, RemoveArgs, Target,
-};
+use super::sandbox::resolve;
+use crate::args::{ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, KeyValue, NetworkVerb, RemoveArgs};
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Outcome};
 use crate::ipam;
@@ -73,9 +71,6 @@ fn connect(args: &ConnectArgs, client: &Client, screen: &mut Screen) -> Outcome 
         aliases: args.alias.clone(),
         gw_priority: args.gw_priority,
     };
-    if let Target::Sandbox(sandbox) = &args.sandbox {
-        may_attach(sandbox, client)?;
-    }
     let connected = attach(&args.network, resolve(&args.sandbox, client)?, wishes, client)?;
     if args.json { Ok(screen.json(&connected)?) } else { Ok(()) }
 }

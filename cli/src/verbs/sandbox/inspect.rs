@@ -51,6 +51,7 @@ struct ShownState {
 #[serde(rename_all = "PascalCase")]
 struct HostConfig {
     network_mode: String,
+    port_bindings: PortMap,
     auto_remove: bool,
     restart_policy: RestartPolicy,
 }
@@ -110,6 +111,7 @@ pub(super) fn shape(sandbox: Sandbox) -> Shape {
         restart_count: 0,
         host_config: HostConfig {
             network_mode,
+            port_bindings: sandbox.host_config.port_bindings,
             auto_remove: command.auto_remove,
             restart_policy: RestartPolicy { name: "no", maximum_retry_count: 0 },
         },

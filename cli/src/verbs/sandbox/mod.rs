@@ -22,7 +22,6 @@ mod target;
 pub(crate) use exec::exec;
 pub(crate) use list::ps;
 pub(crate) use logs::logs;
-pub(super) use mode::may_attach;
 pub(crate) use mode::{namespace_of, surroundings_of};
 pub(crate) use run::{run, start};
 pub(crate) use stop::{kill, remove, restart, stop};

@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use weft_control::api::{EndpointConfig, EndpointIpamConfig, Network, Sandbox};
-use weft_control::command::Attachment;
+use weft_control::command::{Attachment, HOST, NONE, SHARED};
+use weft_control::local::LocalError;
 
 use super::path;
 use crate::args::RunArgs;
@@ -11,18 +12,8 @@ use crate::client::{Client, segment};
 use crate::failure::{Failure, Outcome};
 use crate::surroundings::Surroundings;
 
-/// No network: only a loopback interface.
-const NONE: &str = "none";
-/// The host's own network.
-pub(super) const HOST: &str = "host";
-/// Before the name of the sandbox whose network is shared.
-const SHARED: &str = "container:";
 /// What sandboxes are attached to that name no network.
 const DEFAULT: &str = "bridge";
-
-/// Docker's words for networks of who has none of its own.
-const SHARING: &str = "container sharing network namespace with another container or host cannot be connected to any \
-    other network";
 
 /// The network mode that was asked for, in Docker's words, and what to attach the sandbox to.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,13 +30,11 @@ pub(super) fn mode(args: &RunArgs, client: &Client) -> Outcome<Mode> {
     let first = args.network.first().map(String::as_str);
     let alone = |name: &str| args.network.len() > 1 && args.network.iter().any(|network| network == name);
     if alone(NONE) {
-        return refuse(
-            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-        );
+        return refuse(&LocalError::Private.to_string());
     }
     let shares = |network: &String| network == HOST || network.starts_with(SHARED);
     if args.network.len() > 1 && args.network.iter().any(shares) {
-        return refuse(SHARING);
+        return refuse(&LocalError::Shared.to_string());
     }
     match first {
         Some(NONE | HOST) => apart(args, first.unwrap_or(NONE).to_owned()),
@@ -140,21 +129,6 @@ fn attached(args: &RunArgs, networks: &[String]) -> Mode {
         name: networks.first().cloned().unwrap_or_default(),
         networks: networks.iter().map(attach).collect(),
     }
-}
-
-/// Refuses to attach a sandbox that lives in a network of others.
-///
-/// # Errors
-/// It does.
-pub(in crate::verbs) fn may_attach(sandbox: &str, client: &Client) -> Outcome {
-    let known: Sandbox = match client.read(&path(sandbox)) {
-        Ok(known) => known,
-        // Whoever attaches it says that it is not there.
-        Err(failure) if failure.is_not_found() => return Ok(()),
-        Err(failure) => return Err(failure),
-    };
-    let mode = known.command.map(|command| command.network_mode).unwrap_or_default();
-    if mode == HOST || mode.starts_with(SHARED) { refuse(SHARING) } else { Ok(()) }
 }
 
 /// The namespace that commands in a sandbox live in.

@@ -1,10 +1,10 @@
 //! `weft run`, `weft start`: commands in sandboxes of their own.
 
 use weft_control::api::{Sandbox, SandboxCreate};
-use weft_control::command::Command;
+use weft_control::command::{Command, HOST};
 
 use super::environment::variables;
-use super::mode::{HOST, mode};
+use super::mode::mode;
 use super::{path, wanted_name, wishes};
 use crate::args::{KeyValue, RunArgs};
 use crate::client::Client;

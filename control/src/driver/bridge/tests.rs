@@ -29,7 +29,7 @@ fn bridge(n: u8, endpoints: &[u8]) -> WantedBridge {
         ipv6: false,
         forwards: true,
         icc: true,
-        standing: true,
+        presence: Presence::Always,
         endpoints: endpoints.iter().map(|n| endpoint(*n)).collect(),
     }
 }
@@ -244,13 +244,15 @@ fn a_guard_that_an_agent_before_may_have_left_is_replaced_by_that_of_nobody() {
 }
 
 #[test]
-fn the_default_bridge_is_made_with_its_first_endpoint_and_stays() {
-    let lazy = |endpoints| WantedBridge { standing: false, ..bridge(1, endpoints) };
-    assert!(plan(&wanted(&[lazy(&[])]), &host(1)).is_empty());
-    let used = settled(&wanted(&[lazy(&[1])]), host(1));
-    assert!(used.links.contains_key("wb-1"));
-    let unused = settled(&wanted(&[lazy(&[])]), used);
-    assert!(unused.links.contains_key("wb-1") && unused.links.len() == 2);
+fn the_default_bridge_is_made_with_its_first_endpoint_and_stays_and_the_gateway_bridge_does_not() {
+    for (presence, stays) in [(Presence::Lasting, true), (Presence::Used, false)] {
+        let lazy = |endpoints| WantedBridge { presence, ..bridge(1, endpoints) };
+        assert!(plan(&wanted(&[lazy(&[])]), &host(1)).is_empty());
+        let used = settled(&wanted(&[lazy(&[1])]), host(1));
+        assert!(used.links.contains_key("wb-1"));
+        let unused = settled(&wanted(&[lazy(&[])]), used);
+        assert_eq!((unused.links.contains_key("wb-1"), unused.links.len()), (stays, 1 + usize::from(stays)));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::catalog;
 use crate::driver::WantedEndpoint;
 use crate::driver::bridge::{Wanted, WantedBridge};
 use crate::driver::macvlan::WantedNetwork;
-use crate::io::server::{Answer, Refusal};
+use crate::io::server::{Answer, Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::local::{BridgeView, EndpointView, ParentView};
 use crate::model::{NetworkId, SandboxId};
@@ -23,22 +23,23 @@ impl Node {
     pub(super) fn create_local(&mut self, request: NetworkCreate, reply: Reply) {
         self.worker.hand(move |bench| {
             let routed = bench.kernel.routed();
-            move |node: &mut Self| match routed {
-                Ok(routed) => node.define_local(request, &routed, reply),
-                Err(fault) => answer(reply, Err(internal(crate::io::server::explain(&fault)))),
+            let routed = routed.map_err(|fault| internal(explain(&fault)));
+            move |node: &mut Self| match routed.and_then(|routed| node.define_local(request, &routed)) {
+                Ok(id) => node.make_bridge(id, reply),
+                Err(refusal) => answer(reply, Err(refusal)),
             }
         });
     }
 
-    fn define_local(&mut self, request: NetworkCreate, routed: &[IpNet], reply: Reply) {
+    /// Writes a network down; `routed` are the prefixes of the host's routes.
+    pub(super) fn define_local(
+        &mut self,
+        request: NetworkCreate,
+        routed: &[IpNet],
+    ) -> Result<NetworkId, Refusal> {
         let used: Vec<IpNet> = routed.iter().copied().chain(self.cluster.subnets()).collect();
-        let made = catalog::admit(&self.cluster, &self.local, &request.name)
-            .map_err(Refusal::from)
-            .and_then(|()| Ok(self.local.create(UnixMillis(wall()), request, &used)?));
-        match made {
-            Ok(id) => self.make_bridge(id, reply),
-            Err(refusal) => answer(reply, Err(refusal)),
-        }
+        catalog::admit(&self.cluster, &self.local, &request.name)?;
+        Ok(self.local.create(UnixMillis(wall()), request, &used)?)
     }
 
     fn make_bridge(&mut self, id: NetworkId, reply: Reply) {
@@ -146,7 +147,7 @@ impl Node {
             ipv6: bridge.subnets.iter().any(|subnet| subnet.gateway.is_ipv6()),
             forwards: !bridge.internal,
             icc: bridge.icc,
-            standing: !bridge.predefined,
+            presence: bridge.presence,
             endpoints: endpoints.collect(),
             interface: bridge.interface,
         }

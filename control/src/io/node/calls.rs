@@ -9,7 +9,7 @@ use crate::api::{KeyRotated, NetworkCreate, NetworkCreated, TokenCreate, TokenCr
 use crate::catalog::{self, Reach};
 use crate::io::server::{Answer, Asked, Call, Refusal, explain};
 use crate::io::worker::Purpose;
-use crate::local::Driver;
+use crate::local::{Driver, GATEWAY_BRIDGE, LocalError};
 use crate::plan::Place;
 use crate::trust::{MAX_TOKEN_LIFE, Role, TOKEN_LIFE, TokenTerms};
 
@@ -101,7 +101,7 @@ impl Node {
 
     /// The agent takes down what is here, says goodbye and forgets the cluster.
     fn begin_to_leave(&mut self, force: bool) -> Result<Answer, Refusal> {
-        let attached = self.own_endpoints().count();
+        let attached = self.attachments().count();
         if attached > 0 && !force {
             let text =
                 format!("{attached} sandbox attachment(s) would go with it: remove them, or use --force");
@@ -118,6 +118,9 @@ impl Node {
 
     fn create_network(&mut self, request: NetworkCreate) -> Result<Answer, Refusal> {
         catalog::admit(&self.cluster, &self.local, &request.name)?;
+        if request.name == GATEWAY_BRIDGE {
+            return Err(LocalError::GatewayDriver.into());
+        }
         let id = self.cluster.create_network(now(), request)?;
         json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
     }

@@ -10,8 +10,10 @@ use crate::api::{Connect, Connected, Disconnect};
 use crate::catalog::Reach;
 use crate::cluster::{ClusterError, Ticket};
 use crate::driver::{End, port_name};
+use crate::io::commands::Directory;
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::{Fresh, Purpose, Settled};
+use crate::local::LocalError;
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::network::{Lease, NetworkError, OwnEndpoint};
 use crate::plan::Place;
@@ -42,10 +44,14 @@ impl Node {
     fn ask_for_addresses(&mut self, network: Reach, request: &Connect) -> Result<Asked, Refusal> {
         let sandbox = self.sandboxes.resolve(&request.container)?;
         let (id, config) = (sandbox.id, &request.endpoint_config);
+        self.check_mode(id)?;
         match network {
             Reach::Cluster(network) => {
                 let wish = wish(network, sandbox, config)?;
                 Ok(Asked::Waits(self.cluster.attach(now(), wish)?, id))
+            }
+            Reach::Local(network) if self.local.gateway_bridge() == Some(network) => {
+                Err(LocalError::GatewayEndpoints.into())
             }
             Reach::Local(network) => {
                 if sandbox.end() == End::Descriptor && self.local.has_parent(network) {
@@ -56,6 +62,15 @@ impl Node {
                 let wish = wish(network, sandbox, config)?;
                 Ok(Asked::Has(self.local.attach(now(), wish, config.gw_priority)?, id))
             }
+        }
+    }
+
+    /// What lives in no network, or in that of others, stays there.
+    fn check_mode(&self, sandbox: SandboxId) -> Result<(), LocalError> {
+        match Directory::at(&self.commands_of(sandbox)).command() {
+            Some(command) if command.shares_network() => Err(LocalError::Shared),
+            Some(command) if command.is_private() => Err(LocalError::Private),
+            _ => Ok(()),
         }
     }
 
@@ -73,28 +88,46 @@ impl Node {
     }
 
     fn make_interface(&mut self, lease: Lease, sandbox: SandboxId, reply: Reply) {
-        self.fresh.insert(lease.endpoint);
         // Names are made to be answered while the interface is made.
         self.names.doubt();
         self.settle_names();
-        let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
-        let prefix = self.local.interface_prefix(lease.network).to_owned();
-        let (endpoint, network) = (lease.endpoint, lease.network);
-        let fresh = Fresh { endpoint, network, taken: taken.unwrap_or_default(), prefix };
         if self.local.endpoint(lease.endpoint).is_some() {
-            self.settle_firewall();
-            let wanted = self.wanted_bridges();
-            return self.worker.hand(move |bench| {
-                let outcome = bench.settle_bridges(wanted, Purpose::Fresh(fresh));
-                move |node: &mut Self| node.interface_made(lease, sandbox, outcome, reply)
+            let made = lease.clone();
+            return self.make_local(&lease, sandbox, move |node, outcome| {
+                node.interface_made(made, sandbox, outcome, reply);
             });
         }
+        let fresh = self.begin_interface(&lease, sandbox);
         self.segment_changed(lease.network);
         let wanted = self.wanted(lease.network);
         self.worker.hand(move |bench| {
             let outcome = bench.settle(wanted, Purpose::Fresh(fresh));
             move |node: &mut Self| node.interface_made(lease, sandbox, outcome, reply)
         });
+    }
+
+    /// Makes the interface of an endpoint in a network of this host, and goes on with `then`.
+    pub(super) fn make_local(
+        &mut self,
+        lease: &Lease,
+        sandbox: SandboxId,
+        then: impl FnOnce(&mut Self, Result<Settled, String>) + Send + 'static,
+    ) {
+        let fresh = self.begin_interface(lease, sandbox);
+        self.settle_firewall();
+        let wanted = self.wanted_bridges();
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle_bridges(wanted, Purpose::Fresh(fresh));
+            move |node: &mut Self| then(node, outcome)
+        });
+    }
+
+    fn begin_interface(&mut self, lease: &Lease, sandbox: SandboxId) -> Fresh {
+        self.fresh.insert(lease.endpoint);
+        let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
+        let prefix = self.local.interface_prefix(lease.network).to_owned();
+        let (endpoint, network) = (lease.endpoint, lease.network);
+        Fresh { endpoint, network, taken: taken.unwrap_or_default(), prefix }
     }
 
     fn interface_made(
@@ -104,27 +137,45 @@ impl Node {
         outcome: Result<Settled, String>,
         reply: Reply,
     ) {
-        self.fresh.remove(&lease.endpoint);
-        let outcome = outcome.map_err(internal).and_then(|settled| {
-            let interface = settled.interface.ok_or_else(|| internal("the interface got no name"))?;
-            self.record_interface(&lease, sandbox, &interface)?;
+        let outcome = self.keep_interface(&lease, sandbox, outcome).and_then(|interface| {
             if self.local.endpoint(lease.endpoint).is_none() {
                 self.cluster.announce(now(), lease.endpoint)?;
             }
-            self.publish(sandbox)?;
             Ok(interface)
         });
         self.names.doubt();
         self.drain_cluster();
         match outcome {
-            Ok(interface) => self.show_way_out(&lease, sandbox, interface, reply),
-            Err(refusal) => {
-                self.counters.kernel_failures += 1;
-                self.give_up(&lease);
-                self.drain_cluster();
-                answer(reply, Err(refusal));
+            Ok(interface) => {
+                let then = move |node: &mut Self, leg| node.open(&lease, sandbox, interface, leg, reply);
+                self.ensure_leg(sandbox, None, Box::new(then));
             }
+            Err(refusal) => self.refuse_attachment(&lease, refusal, reply),
         }
+    }
+
+    /// An attachment has its interface, and a way out that is as good as can be: ports come next.
+    fn open(
+        &mut self,
+        lease: &Lease,
+        sandbox: SandboxId,
+        interface: String,
+        leg: Result<(), Refusal>,
+        reply: Reply,
+    ) {
+        // A sandbox without ports does without a way out, for the time being.
+        let published = if self.waits_for_ports(sandbox) { leg } else { Ok(()) };
+        match published.and_then(|()| self.publish(sandbox)) {
+            Ok(()) => self.show_way_out(lease, sandbox, interface, reply),
+            Err(refusal) => self.refuse_attachment(lease, refusal, reply),
+        }
+    }
+
+    fn refuse_attachment(&mut self, lease: &Lease, refusal: Refusal, reply: Reply) {
+        self.counters.kernel_failures += 1;
+        self.give_up(lease);
+        self.drain_cluster();
+        answer(reply, Err(refusal));
     }
 
     /// The last step of an attachment: default routes may lead elsewhere now.
@@ -133,6 +184,7 @@ impl Node {
             self.untold.push((sandbox, interface.clone(), lease.mac));
         }
         tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
+        self.drop_leg(sandbox, None);
         self.settle_firewall();
         let ways = self.local.ways_out(sandbox).find(|way| way.endpoint == lease.endpoint);
         let gateways = ways.map(|way| way.gateways).unwrap_or_default();
@@ -144,6 +196,20 @@ impl Node {
                 node.answer_when_named(sandbox, reply, outcome);
             }
         });
+    }
+
+    /// Writes down the interface that was made for an endpoint, and gives its name.
+    pub(super) fn keep_interface(
+        &mut self,
+        lease: &Lease,
+        sandbox: SandboxId,
+        outcome: Result<Settled, String>,
+    ) -> Result<String, Refusal> {
+        self.fresh.remove(&lease.endpoint);
+        let interface = outcome.map_err(internal)?.interface;
+        let interface = interface.ok_or_else(|| internal("the interface got no name"))?;
+        self.record_interface(lease, sandbox, &interface)?;
+        Ok(interface)
     }
 
     /// Writes down which interface an endpoint is; from then on it is there for good.
@@ -162,7 +228,7 @@ impl Node {
     }
 
     /// Takes back an attachment that came to nothing.
-    fn give_up(&mut self, lease: &Lease) {
+    pub(super) fn give_up(&mut self, lease: &Lease) {
         if let Err(fault) = self.detach(lease.endpoint, lease.network, None) {
             // The sweep finds an endpoint without an interface and tries again.
             tracing::warn!(endpoint = %lease.endpoint, fault = %fault.message, "an endpoint could not be given up");
@@ -176,31 +242,55 @@ impl Node {
         network: NetworkId,
         errand: Option<Errand>,
     ) -> Result<(), Refusal> {
-        let sandbox = self.local.endpoint(endpoint).map(|endpoint| endpoint.sandbox);
-        if let Some(sandbox) = sandbox {
-            self.local.detach(now(), endpoint)?;
-            self.forget_interface(endpoint);
-            self.worker.hand(move |bench| {
-                bench.unpick(endpoint);
-                |_: &mut Self| {}
-            });
-            self.settle_bridges(Purpose::Detached(sandbox), errand);
-            self.settle_firewall();
-            self.settle_routes(sandbox, errand);
-            return Ok(());
+        let leaves = self.attachments().find(|own| own.lease.endpoint == endpoint).map(|own| own.sandbox);
+        if self.local.endpoint(endpoint).is_some() {
+            self.detach_local(endpoint, errand)?;
+        } else {
+            self.detach_from_cluster(endpoint, network, errand)?;
         }
+        if let Some(sandbox) = leaves {
+            self.settle_leg(sandbox, errand);
+        }
+        Ok(())
+    }
+
+    fn detach_local(&mut self, endpoint: EndpointId, errand: Option<Errand>) -> Result<(), Refusal> {
+        let sandbox = self
+            .local
+            .endpoint(endpoint)
+            .ok_or(LocalError::from(NetworkError::NoEndpoint(endpoint)))?
+            .sandbox;
+        self.local.detach(now(), endpoint)?;
+        self.unmake_interface(endpoint);
+        // Another way out is open before this one is closed.
+        self.settle_routes(sandbox, errand);
+        self.settle_bridges(Purpose::Detached(sandbox), errand);
+        self.settle_firewall();
+        Ok(())
+    }
+
+    fn detach_from_cluster(
+        &mut self,
+        endpoint: EndpointId,
+        network: NetworkId,
+        errand: Option<Errand>,
+    ) -> Result<(), Refusal> {
         match self.cluster.detach(now(), endpoint) {
             Ok(()) | Err(ClusterError::Network(NetworkError::NoEndpoint(_))) => {}
             Err(fault) => return Err(fault.into()),
         }
+        self.unmake_interface(endpoint);
+        self.segment_changed(network);
+        self.settle_for(network, Purpose::Removal, errand);
+        Ok(())
+    }
+
+    fn unmake_interface(&mut self, endpoint: EndpointId) {
         self.forget_interface(endpoint);
         self.worker.hand(move |bench| {
             bench.unpick(endpoint);
             |_: &mut Self| {}
         });
-        self.segment_changed(network);
-        self.settle_for(network, Purpose::Removal, errand);
-        Ok(())
     }
 
     /// Removes an endpoint's interface from its sandbox's record. The row may stay behind if the state cannot be
@@ -218,8 +308,23 @@ impl Node {
 
     /// Detaches a sandbox; answers once the kernel has done its part.
     pub(super) fn disconnect(&mut self, network: &str, request: &Disconnect, reply: Reply) {
+        let (sandbox, endpoint) = match self.endpoint_of(network, &request.container) {
+            Err(refusal) => return answer(reply, Err(refusal)),
+            Ok(own) => (own.sandbox, own.lease.endpoint),
+        };
+        let (network, request) = (network.to_owned(), request.clone());
+        // Another way out is open before this one is closed; where none can be, that is no reason to stay.
+        let then = move |node: &mut Self, _| node.end_attachment(&network, &request, reply);
+        self.ensure_leg(sandbox, Some(endpoint), Box::new(then));
+    }
+
+    fn end_attachment(&mut self, network: &str, request: &Disconnect, reply: Reply) {
         let errand = self.errands.begin();
-        match self.begin_disconnect(network, request, errand) {
+        let ended = self.endpoint_of(network, &request.container).and_then(|own| {
+            self.detach(own.lease.endpoint, own.lease.network, Some(errand))?;
+            Ok(own.sandbox)
+        });
+        match ended {
             Err(refusal) => answer(reply, Err(refusal)),
             Ok(sandbox) => {
                 self.let_go_if_unused(sandbox, errand);
@@ -230,20 +335,12 @@ impl Node {
         }
     }
 
-    fn begin_disconnect(
-        &mut self,
-        network: &str,
-        request: &Disconnect,
-        errand: Errand,
-    ) -> Result<SandboxId, Refusal> {
-        let endpoint = self.endpoint_of(network, &request.container)?;
-        self.detach(endpoint.lease.endpoint, endpoint.lease.network, Some(errand))?;
-        Ok(endpoint.sandbox)
-    }
-
     /// A sandbox's endpoint in a network.
     fn endpoint_of(&self, network: &str, sandbox: &str) -> Result<OwnEndpoint, Refusal> {
         let (Reach::Cluster(id) | Reach::Local(id)) = self.resolve(network)?;
+        if self.local.gateway_bridge() == Some(id) {
+            return Err(LocalError::GatewayEndpoints.into());
+        }
         let holder = self.sandboxes.resolve(sandbox)?.id;
         let mut own = self.own_endpoints();
         let Some(endpoint) = own.find(|own| own.sandbox == holder && own.lease.network == id) else {

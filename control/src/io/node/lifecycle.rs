@@ -47,6 +47,7 @@ impl Node {
             self.segment_changed(*network);
             self.settle(*network);
         }
+        self.settle_legs();
         self.publish_all();
         self.settle_firewall();
         self.settle_bridges(Purpose::All, None);
@@ -156,6 +157,7 @@ impl Node {
                 }
             });
         }
+        self.settle_legs();
         self.disturbed(Disturbed::Tables);
         self.disturbed(Disturbed::Rules);
         self.look_for_obstacles();

@@ -16,6 +16,7 @@ use crate::api;
 use crate::io::dns::{Dns, DnsCounters, DoorsError, How};
 use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{Answer, Refusal, explain};
+use crate::local::Definition;
 use crate::model::{NetworkId, SandboxId};
 use crate::names::{Asker, Files, Outside, View, hosts, resolv_conf};
 use crate::plan::Place;
@@ -144,7 +145,7 @@ impl Node {
     /// Networks of each sandbox that weft made, in the order of interfaces.
     fn memberships(&self) -> BTreeMap<SandboxId, Vec<Membership>> {
         let mut memberships: BTreeMap<SandboxId, Vec<Membership>> = BTreeMap::new();
-        for own in self.own_endpoints() {
+        for own in self.attachments() {
             // Whoever made a namespace has a resolver for it, perhaps at the same address.
             let made = |sandbox: &&Sandbox| sandbox.origin == Origin::Made;
             let Some(sandbox) = self.sandboxes.get(own.sandbox).filter(made) else { continue };
@@ -154,7 +155,7 @@ impl Node {
                 interface: sandbox.interfaces.get(&own.lease.endpoint).cloned().unwrap_or_default(),
                 network,
                 internal: local.map_or_else(|| self.cluster.is_internal(network), |local| local.internal),
-                named: local.is_none_or(|local| !local.is_predefined()),
+                named: local.is_none_or(Definition::has_names),
                 addresses: own.lease.addresses.iter().map(|net| net.addr()).collect(),
             });
         }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use axum::http::StatusCode;
 
 use super::Node;
+use crate::driver::bridge::Presence;
 use crate::firewall::{Bridge, Firewall, Forward};
 use crate::io::firewall::Disturbed;
 use crate::io::proxy::{self, Held};
@@ -32,8 +33,8 @@ impl Node {
     /// # Errors
     /// A port is somebody else's, in Docker's words, or the state cannot be written; nothing was given.
     pub(super) fn publish(&mut self, sandbox: SandboxId) -> Result<(), Refusal> {
-        let wanted = self.publishing.get(sandbox).filter(|ports| ports.given.is_empty()).cloned();
-        let Some(ports) = wanted.filter(|ports| !ports.wishes.is_empty()) else { return Ok(()) };
+        let wanted = self.publishing.get(sandbox).filter(|_| self.waits_for_ports(sandbox)).cloned();
+        let Some(ports) = wanted else { return Ok(()) };
         let bridges: Vec<_> = self.local.bridges().collect();
         let Some((bridge, endpoint)) = self.way_in(sandbox, &bridges) else { return Ok(()) };
         let taking = take_all(self.publishing.taken(), &ports.wishes, bridge)
@@ -46,6 +47,11 @@ impl Node {
             self.relay(published, held, endpoint);
         }
         Ok(())
+    }
+
+    /// Whether a sandbox is to have ports and has none.
+    pub(super) fn waits_for_ports(&self, sandbox: SandboxId) -> bool {
+        self.publishing.get(sandbox).is_some_and(|ports| !ports.wishes.is_empty() && ports.given.is_empty())
     }
 
     /// Relays what the kernel does not translate; where there is no thread to do it, the port is at least held.
@@ -98,9 +104,14 @@ impl Node {
     pub(super) fn publish_all(&mut self) {
         let sandboxes: Vec<_> = self.publishing.iter().map(|(sandbox, _)| sandbox).collect();
         for sandbox in sandboxes {
-            if let Err(refusal) = self.publish(sandbox) {
-                tracing::warn!(%sandbox, fault = %refusal.message, "a sandbox has no published ports");
-            }
+            self.publish_or_warn(sandbox);
+        }
+    }
+
+    /// As [`Node::publish`], where nobody waits for it.
+    pub(super) fn publish_or_warn(&mut self, sandbox: SandboxId) {
+        if let Err(refusal) = self.publish(sandbox) {
+            tracing::warn!(%sandbox, fault = %refusal.message, "a sandbox has no published ports");
         }
     }
 
@@ -196,7 +207,9 @@ impl Node {
             let target = target(&one, ways.get(&sandbox)?)?;
             Some(Forward { protocol: one.port.protocol, host, target })
         };
-        let used = bridges.iter().filter(|bridge| !bridge.predefined || !bridge.endpoints.is_empty());
+        let used = bridges
+            .iter()
+            .filter(|bridge| bridge.presence == Presence::Always || !bridge.endpoints.is_empty());
         Firewall::of(used.map(bridge), self.publishing.given().filter_map(forward))
     }
 

@@ -115,7 +115,7 @@ impl Node {
     }
 
     pub(super) fn show_sandbox(&self, sandbox: &Sandbox) -> api::Sandbox {
-        let own = self.own_endpoints().filter(|own| own.sandbox == sandbox.id);
+        let own = self.attachments().filter(|own| own.sandbox == sandbox.id);
         let networks = own.filter_map(|own| {
             let lease = own.lease;
             let interface = sandbox.interfaces.get(&lease.endpoint)?.clone();
@@ -135,6 +135,8 @@ impl Node {
             Some((self.name_of(lease.network), endpoint))
         });
         let directory = Directory::at(&self.commands_of(sandbox.id));
+        let ports = self.publishing.get(sandbox.id);
+        let port_bindings = ports.map(Ports::bindings).unwrap_or_default();
         api::Sandbox {
             name: sandbox.name.to_string(),
             id: sandbox.id.long(),
@@ -149,9 +151,8 @@ impl Node {
             state: show_state(sandbox, &directory),
             command: directory.command(),
             directory: self.commands_of(sandbox.id).display().to_string(),
-            network_settings: api::NetworkSettings {
-                ports: self.publishing.get(sandbox.id).map(Ports::shown).unwrap_or_default(),
-            },
+            network_settings: api::NetworkSettings { ports: ports.map(Ports::shown).unwrap_or_default() },
+            host_config: api::HostConfig { port_bindings, publish_all_ports: false },
         }
     }
 }
