@@ -11,8 +11,12 @@ mod audit;
 mod bad_input;
 #[path = "netns/bridge.rs"]
 mod bridge;
+#[path = "netns/bridge_options.rs"]
+mod bridge_options;
 #[path = "netns/capture.rs"]
 mod capture;
+#[path = "netns/churn.rs"]
+mod churn;
 #[path = "netns/command_forms.rs"]
 mod command_forms;
 #[path = "netns/command_line.rs"]
@@ -63,6 +67,8 @@ mod pcap;
 mod publishing;
 #[path = "netns/rig.rs"]
 mod rig;
+#[path = "netns/rogue.rs"]
+mod rogue;
 #[path = "netns/sandboxes.rs"]
 mod sandboxes;
 #[path = "netns/sealed.rs"]

@@ -21,13 +21,13 @@ use crate::wait::{eventually, until};
 const COPIES: u64 = 3;
 
 /// Octets of a datagram that is not forged; forged ones have others.
-const HONEST: usize = 11;
+pub(crate) const HONEST: usize = 11;
 
 /// A sandbox's way to put frames of any content on its interface: a TAP on a bridge with it.
-struct Raw(TapQueue);
+pub(crate) struct Raw(TapQueue);
 
 impl Raw {
-    fn inside(sandbox: &Sandbox<'_>) -> Self {
+    pub(crate) fn inside(sandbox: &Sandbox<'_>) -> Self {
         let namespace = &sandbox.namespace;
         let mut queues = namespace.enter(|| Tap::create("raw", 1)).expect("a TAP");
         for command in [
@@ -44,14 +44,18 @@ impl Raw {
         Self(queues.remove(0))
     }
 
-    fn says(&self, frame: &[u8]) {
+    pub(crate) fn says(&self, frame: &[u8]) {
         let octets = [&[0; vnet::HEADER_LEN], frame].concat();
         nix::unistd::write(self.0.as_fd(), &octets).expect("written");
     }
 }
 
 /// What a liar says to `to` so as to be taken for `victim`, each with the reason it is dropped for.
-fn lies(liar: &Sandbox<'_>, victim: &Sandbox<'_>, to: &Sandbox<'_>) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn lies(
+    liar: &Sandbox<'_>,
+    victim: &Sandbox<'_>,
+    to: &Sandbox<'_>,
+) -> Vec<(&'static str, Vec<u8>)> {
     let [own, theirs, there] = [liar, victim, to].map(|sandbox| mac(&sandbox.mac));
     let [own6, theirs6, there6] = [liar, victim, to].map(|sandbox| sandbox.ip6.expect("an IPv6 address"));
     let honest = Frame::from_to(liar, to);
@@ -79,7 +83,7 @@ fn lies(liar: &Sandbox<'_>, victim: &Sandbox<'_>, to: &Sandbox<'_>) -> Vec<(&'st
 }
 
 /// Sends each of `lies`, which must be counted under `prefix` at `host`.
-fn counted(host: &Host, raw: &Raw, lies: &[(&'static str, Vec<u8>)], prefix: &str) {
+pub(crate) fn counted(host: &Host, raw: &Raw, lies: &[(&'static str, Vec<u8>)], prefix: &str) {
     for (reason, frame) in lies {
         let name = format!("{prefix}{reason}");
         let before = counter(host, "Drops", &name);
@@ -92,14 +96,14 @@ fn counted(host: &Host, raw: &Raw, lies: &[(&'static str, Vec<u8>)], prefix: &st
 }
 
 /// A sandbox that listens to whatever comes to port 9999, and knows `victim`.
-struct Listener<'s, 'h> {
+pub(crate) struct Listener<'s, 'h> {
     sandbox: &'s Sandbox<'h>,
     victim: &'s Sandbox<'h>,
     sockets: [UdpSocket; 2],
 }
 
 impl<'s, 'h> Listener<'s, 'h> {
-    fn new(sandbox: &'s Sandbox<'h>, victim: &'s Sandbox<'h>) -> Self {
+    pub(crate) fn new(sandbox: &'s Sandbox<'h>, victim: &'s Sandbox<'h>) -> Self {
         let bind = |ip: IpAddr| {
             let socket = sandbox.namespace.enter(|| UdpSocket::bind((ip, 9_999))).expect("bound");
             socket.set_nonblocking(true).expect("set");
@@ -113,11 +117,11 @@ impl<'s, 'h> Listener<'s, 'h> {
     }
 
     /// Octets of the next datagram that has come.
-    fn hears(&self) -> Option<usize> {
+    pub(crate) fn hears(&self) -> Option<usize> {
         self.sockets.iter().find_map(|socket| socket.recv(&mut [0; 64]).ok())
     }
 
-    fn is_not_fooled(&self) {
+    pub(crate) fn is_not_fooled(&self) {
         let name = &self.sandbox.name;
         while let Some(octets) = self.hears() {
             assert_eq!(octets, HONEST, "something forged reached {name}");
