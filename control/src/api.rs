@@ -57,7 +57,7 @@ pub struct NetworkCreate {
     #[serde(rename = "IPAM")]
     pub ipam: Ipam,
     /// Driver options: of `overlay` `encrypted`, `weft.vni`, `weft.static_vteps`, `weft.broadcast`,
-    /// `com.docker.network.driver.mtu`; of `bridge` Docker's.
+    /// `weft.dhcp`, `com.docker.network.driver.mtu`; of `bridge` Docker's and `weft.dhcp`.
     pub options: BTreeMap<String, String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,

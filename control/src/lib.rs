@@ -9,6 +9,7 @@ pub mod api;
 pub mod catalog;
 pub mod cluster;
 pub mod command;
+pub mod dhcp;
 pub mod driver;
 pub mod firewall;
 #[doc(hidden)]

@@ -23,6 +23,7 @@ pub(crate) use choose::choose;
 pub use create::{CreateError, NetworkWish};
 pub(crate) use create::{Wish, admit_name, shortened};
 pub use error::{Class, NetworkError};
+pub(crate) use options::DHCP;
 pub use options::{OptionError, Options};
 pub(crate) use pools::{LOCAL_POOLS, free_local};
 pub(crate) use validate::{overlap, shown};

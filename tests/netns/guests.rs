@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::bad_input::counter;
 use crate::namespace::Namespace;
 use crate::rig::{Host, Rig, needs_root};
 use crate::traffic::Capture;
@@ -202,4 +203,68 @@ fn two_guests_on_two_hosts_talk_over_an_encrypted_network_in_super_frames() {
             std::fs::read_dir(host.dir.join("run/netns")).expect("pins").next().is_none()
         });
     }
+}
+
+#[test]
+fn guests_get_their_addresses_by_dhcp_keep_them_without_an_agent_and_cannot_be_others() {
+    needs_root!();
+    let rig = rig(&["-o", "weft.dhcp=true"]);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let (mut one, mut two) = (Guest::start(a, "one", "blue"), Guest::start(b, "two", "blue"));
+    let near = a.sandbox("near", "blue", &[]);
+    one.booted();
+    two.booted();
+    for guest in [&mut one, &mut two] {
+        let said =
+            guest.runs("ip link set eth0 up && udhcpc -i eth0 -s /etc/dhcp -O mtu -n -q -t 30 -T 1 2>&1");
+        let address = guest.address("blue");
+        assert!(said.contains(&format!("lease of {address} obtained")), "{said}");
+        assert_eq!(guest.runs("ip -o -4 addr show dev eth0 | grep -c inet"), "1");
+        let bound = guest.runs("cat /tmp/dhcp.bound");
+        for fact in ["mtu='1450'", "mask='24'", &format!("hostname='{}'", guest.name)] {
+            assert!(bound.contains(fact), "{fact} in {bound}");
+        }
+        assert!(!bound.contains("router="), "there is no way out: {bound}");
+        let other = guest.runs("udhcpc -i eth0 -s /etc/dhcp -r 10.7.0.99 -n -q -t 30 -T 1 2>&1");
+        assert!(
+            other.contains(&format!("lease of {address} obtained")),
+            "another address is not to be had: {other}"
+        );
+    }
+    let (first, second) = (one.address("blue"), two.address("blue"));
+    until("one reaches two", || one.pings(&second));
+    assert!(one.pings(&near.ip4().to_string()));
+
+    // Its TAP outlives the agent, whose next run finds it.
+    a.kill();
+    a.start(&[]);
+    rig.meet(2);
+    until("one reaches two again", || one.pings(&second));
+    until("two reaches one again", || two.pings(&first));
+    one.runs("udhcpc -i eth0 -s /etc/dhcp -n -q -t 30 -T 1 2>&1");
+
+    for victim in [near.ip4().to_string(), second.clone()] {
+        one.runs(&format!("ip addr add {victim}/32 dev eth0"));
+        // Where it does not know the other's MAC address yet, it asks for that as the victim first.
+        let counted = || {
+            ["ip", "arp"]
+                .iter()
+                .map(|what| counter(a, "Drops", &format!("bridge_spoofed_{what}")))
+                .sum::<u64>()
+        };
+        let before = counted();
+        let target = if victim == second { near.ip4().to_string() } else { second.clone() };
+        assert!(!one.tries(&format!("ping -c 1 -W 2 -I {victim} {target}")).0, "as {victim}");
+        until("it is counted", || counted() > before);
+        one.runs(&format!("ip addr del {victim}/32 dev eth0"));
+    }
+    let mac = one.end("blue")["MacAddress"].as_str().expect("an address").to_owned();
+    one.runs(&format!(
+        "ip link set eth0 down && ip link set eth0 address {} && ip link set eth0 up",
+        near.mac
+    ));
+    assert!(!one.pings(&second), "with another's MAC address");
+    assert!(two.pings(&near.ip4().to_string()), "whose it is notices nothing");
+    one.runs(&format!("ip link set eth0 down && ip link set eth0 address {mac} && ip link set eth0 up"));
+    until("with its own it is back", || one.pings(&second));
 }

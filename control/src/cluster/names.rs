@@ -7,6 +7,7 @@ use super::Cluster;
 use super::record::Endpoint;
 use crate::model::NetworkId;
 use crate::names::{Named, Zone};
+use crate::network::Definition;
 
 impl Cluster {
     /// Networks whose names may be others than when this was asked last.
@@ -38,6 +39,12 @@ impl Cluster {
     #[must_use]
     pub fn is_internal(&self, id: NetworkId) -> bool {
         self.networks.get(&id).is_some_and(|network| network.definition.internal)
+    }
+
+    /// A network whose endpoints get their addresses by DHCP, too.
+    #[must_use]
+    pub fn with_dhcp(&self, id: NetworkId) -> Option<&Definition> {
+        self.networks.get(&id).filter(|network| network.options.dhcp).map(|network| &network.definition)
     }
 }
 

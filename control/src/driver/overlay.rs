@@ -20,7 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_dataplane::wire::Vni;
+use weft_dataplane::wire::{MacAddr, Vni};
 
 use super::endpoint::{self, Site};
 use super::{Guard, Piece, Pieces, Scope, SeenLink, Setting, WantedEndpoint, WishError, port_name};
@@ -31,6 +31,13 @@ use crate::plan::{Place, PortRole, Step};
 pub const BRIDGE: &str = "br0";
 /// Name of the TAP in a hidden namespace.
 pub const UPLINK: &str = "weft0";
+
+/// The address of the bridge, the same on every node: whoever answers DHCP has it.
+#[must_use]
+pub fn bridge_mac(network: NetworkId) -> MacAddr {
+    let [a, b, c, d, e, f, ..] = network.0;
+    MacAddr::local_from_random([a, b, c, d, e, f])
+}
 
 /// What a network wants of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +149,8 @@ fn plan_hidden(wanted: &Wanted, site: &Site<'_>, observed: &Observed, steps: &mu
     }
     let bridge = hidden.links.get(BRIDGE);
     if bridge.is_none() {
-        steps.push(Step::AddBridge { at, name: BRIDGE.into(), mac: None });
+        let mac = Some(bridge_mac(wanted.network));
+        steps.push(Step::AddBridge { at, name: BRIDGE.into(), mac });
     }
     if !bridge.is_some_and(|bridge| bridge.up) {
         steps.push(Step::SetUp { at, name: BRIDGE.into() });

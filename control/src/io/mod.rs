@@ -5,6 +5,7 @@ mod admission;
 pub mod agent;
 pub mod commands;
 mod descriptor;
+mod dhcp;
 mod dns;
 mod firewall;
 mod holding;

@@ -16,6 +16,7 @@ use weft_dataplane::io::Dataplane;
 use weft_dataplane::segment::SegmentSpec;
 use weft_dataplane::wire::{MacAddr, Vni};
 
+use super::dhcp::Dhcp;
 use super::process;
 use super::proxy::Relay;
 use super::server::{Answer, Refusal};
@@ -34,6 +35,7 @@ use crate::storage::{Storage, StorageError, Table, Write};
 mod bridges;
 mod calls;
 mod connect;
+mod dhcp;
 mod errand;
 mod gateway;
 mod lifecycle;
@@ -76,6 +78,7 @@ pub(crate) struct Node {
     sandboxes: Sandboxes,
     publishing: Publishing,
     relay: Relay,
+    dhcp: Dhcp,
     worker: Worker,
     pub(crate) names: Names,
     pub(crate) dataplane: Arc<Dataplane>,
@@ -203,6 +206,7 @@ impl Node {
             sandboxes,
             publishing,
             relay: Relay::default(),
+            dhcp: Dhcp::default(),
             worker,
             names,
             dataplane,
@@ -292,6 +296,7 @@ impl Node {
         for endpoint in endpoints {
             self.forget_interface(*endpoint);
         }
+        self.settle_dhcp();
         self.segment_changed(network);
         self.settle(network);
         if !endpoints.is_empty() {

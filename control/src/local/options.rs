@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Driver;
 use crate::driver::is_interface_name;
-use crate::network::shortened;
+use crate::network::{DHCP, shortened};
 
 /// What Docker's options begin with.
 pub(super) const DOCKER: &str = "com.docker.network.";
@@ -45,6 +45,8 @@ pub struct BridgeOptions {
     pub mtu: u16,
     /// What names of interfaces in sandboxes begin with.
     pub prefix: String,
+    /// Whether endpoints get their addresses by DHCP, too.
+    pub dhcp: bool,
 }
 
 impl Default for BridgeOptions {
@@ -57,6 +59,7 @@ impl Default for BridgeOptions {
             inhibit_ipv4: false,
             mtu: DEFAULT_MTU,
             prefix: "eth".to_owned(),
+            dhcp: false,
         }
     }
 }
@@ -67,7 +70,7 @@ pub enum OptionError {
     /// Nobody knows this key.
     #[error(
         "unknown driver option {0:?}: the driver bridge knows {DOCKER}{NAME}, {ICC}, {MASQUERADE}, {HOST_BINDING}, \
-         {INHIBIT}, {MTU} and {PREFIX}"
+         {INHIBIT}, {MTU} and {PREFIX}, and {DHCP}"
     )]
     Unknown(String),
     /// Nobody knows this key of a driver with a parent.
@@ -130,6 +133,7 @@ impl BridgeOptions {
                 Some(MTU) => parsed.mtu = mtu(key, value, ipv6)?,
                 Some(PREFIX) => parsed.prefix = prefix(value)?,
                 Some(DEFAULT) => drop(boolean(key, value)?),
+                None if key == DHCP => parsed.dhcp = boolean(key, value)?,
                 _ => return Err(OptionError::Unknown(shortened(key))),
             }
         }
@@ -158,6 +162,7 @@ pub(super) fn key(rest: &str) -> String {
 /// Options in Docker's spelling, which is the one that is shown; unknown ones as they are.
 pub(super) fn in_dockers_spelling(options: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let respell = |(key, value): (String, String)| match key.strip_prefix(WEFT) {
+        Some(_) if key == DHCP => (key, value),
         Some("mtu") => (self::key(MTU), value),
         Some(rest) => (self::key(rest), value),
         None => (key, value),
@@ -237,6 +242,7 @@ mod tests {
             };
             assert_eq!(parsed, Ok(expected), "{begin}");
         }
+        assert_eq!(parse(&[("weft.dhcp", "true")]).map(|options| options.dhcp), Ok(true));
         assert_eq!(parse(&[("weft.mtu", "1400")]).map(|options| options.mtu), Ok(1400));
         assert_eq!(parse(&[("weft.driver.mtu", "0")]).map(|options| options.mtu), Ok(1500));
     }

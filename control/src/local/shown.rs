@@ -1,7 +1,7 @@
 //! Networks of this host as people see them, and as firewall, DNS and driver do.
 
 use super::view::zone;
-use super::{BridgeView, Driver, Endpoint, EndpointView, Local, Network, ParentView};
+use super::{BridgeView, Definition, Driver, Endpoint, EndpointView, Local, Network, ParentView};
 use crate::api;
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::names::Zone;
@@ -139,6 +139,12 @@ impl Local {
             mtu: options.mtu,
             endpoints: self.views(definition.id),
         }
+    }
+
+    /// A network whose endpoints get their addresses by DHCP, too.
+    #[must_use]
+    pub fn with_dhcp(&self, id: NetworkId) -> Option<&Definition> {
+        self.networks.get(&id).filter(|network| network.options.dhcp).map(|network| &network.definition)
     }
 
     /// What names of interfaces of a network begin with.

@@ -12,6 +12,8 @@ use super::create::shortened;
 const VNI: &str = "weft.vni";
 const STATIC_VTEPS: &str = "weft.static_vteps";
 const BROADCAST: &str = "weft.broadcast";
+/// The same for networks of one host.
+pub(crate) const DHCP: &str = "weft.dhcp";
 const ENCRYPTED: &str = "encrypted";
 const WEFT_ENCRYPTED: &str = "weft.encrypted";
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -33,6 +35,8 @@ pub struct Options {
     pub broadcast: Broadcast,
     /// `encrypted`, or `weft.encrypted`: whether packets between nodes are sealed.
     pub encrypted: bool,
+    /// `weft.dhcp`: whether endpoints get their addresses by DHCP, too.
+    pub dhcp: bool,
     /// `com.docker.network.driver.mtu`: largest inner IP packet, octets.
     pub mtu: Option<u16>,
 }
@@ -42,7 +46,7 @@ pub struct Options {
 pub enum OptionError {
     /// Nobody knows this key.
     #[error(
-        "unknown driver option {0:?}: known are {ENCRYPTED}, {VNI}, {STATIC_VTEPS}, {BROADCAST} and {MTU}"
+        "unknown driver option {0:?}: known are {ENCRYPTED}, {VNI}, {STATIC_VTEPS}, {BROADCAST}, {DHCP} and {MTU}"
     )]
     Unknown(String),
     /// Docker's text for a VNI that is none.
@@ -54,6 +58,9 @@ pub enum OptionError {
     /// Not `true` or `false`.
     #[error("invalid value {0:?} for {BROADCAST}: it must be true or false")]
     Broadcast(String),
+    /// Not `true` or `false`.
+    #[error("invalid value {0:?} for {DHCP}: it must be true or false")]
+    Dhcp(String),
     /// Not `true` or `false`.
     #[error("invalid value {0:?} for {ENCRYPTED}: it must be true or false, or nothing for true")]
     Encrypted(String),
@@ -85,6 +92,7 @@ impl Options {
                 VNI => parsed.vni = Some(vni(value)?),
                 STATIC_VTEPS => parsed.static_vteps = static_vteps(value)?,
                 BROADCAST => parsed.broadcast = broadcast(value)?,
+                DHCP => parsed.dhcp = boolean(value).ok_or_else(|| OptionError::Dhcp(shortened(value)))?,
                 ENCRYPTED | WEFT_ENCRYPTED => parsed.encrypted |= encrypted(value)?,
                 MTU => parsed.mtu = Some(mtu(value)?),
                 _ => return Err(OptionError::Unknown(shortened(key))),
@@ -130,10 +138,18 @@ fn encrypted(text: &str) -> Result<bool, OptionError> {
 }
 
 fn broadcast(text: &str) -> Result<Broadcast, OptionError> {
+    match boolean(text) {
+        Some(true) => Ok(Broadcast::Flood),
+        Some(false) => Ok(Broadcast::Local),
+        None => Err(OptionError::Broadcast(shortened(text))),
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
     match text {
-        "true" | "1" => Ok(Broadcast::Flood),
-        "false" | "0" => Ok(Broadcast::Local),
-        _ => Err(OptionError::Broadcast(shortened(text))),
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
     }
 }
 
@@ -213,6 +229,7 @@ mod tests {
             (&[("weft.vni", "16777216")], "invalid vxlan id value \"16777216\" passed"),
             (&[("com.docker.network.driver.mtu", "70000")], "invalid MTU value: 70000"),
             (&[("com.docker.network.driver.mtu", "")], "invalid MTU value: "),
+            (&[("weft.dhcp", "yes")], "invalid value \"yes\" for weft.dhcp"),
             (&[("weft.broadcast", "yes")], "invalid value \"yes\" for weft.broadcast"),
             (
                 &[("weft.vni", "1"), ("weft.static_vteps", "host.example")],

@@ -20,6 +20,7 @@ mod lane;
 mod limiter;
 mod outbound;
 mod outbox;
+mod packet;
 mod plan;
 mod sys;
 mod tap;
@@ -28,6 +29,7 @@ mod tests;
 mod udp;
 mod worker;
 
+pub use packet::open_packet_socket;
 pub use sys::receive_descriptors;
 pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
 

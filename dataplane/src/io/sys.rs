@@ -65,6 +65,18 @@ pub(crate) fn set_queue_len(socket: BorrowedFd<'_>, name: &str, packets: c_int) 
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN, &raw const request) }).map(drop)
 }
 
+/// Has a packet socket take frames of every protocol from the interface of this index, and send by it.
+pub(crate) fn bind_packet_socket(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    // SAFETY: `sockaddr_ll` is plain C data for which all-zero octets are a valid value.
+    let mut name: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    name.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    name.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    name.sll_ifindex = index as c_int;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live sockaddr_ll and `length` is its size.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length) }).map(drop)
+}
+
 /// Sets an integer socket option.
 pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let len = size_of::<c_int>() as libc::socklen_t;

@@ -186,8 +186,8 @@ impl Node {
         tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
         self.drop_leg(sandbox, None);
         self.settle_firewall();
-        let ways = self.local.ways_out(sandbox).find(|way| way.endpoint == lease.endpoint);
-        let gateways = ways.map(|way| way.gateways).unwrap_or_default();
+        self.settle_dhcp();
+        let gateways = self.gateways_of(sandbox, lease.endpoint);
         let (wanted, connected) = (self.default_routes(sandbox), connected(lease, interface, gateways));
         self.worker.hand(move |bench| {
             let routed = bench.settle_routes(sandbox, &wanted);
@@ -225,6 +225,12 @@ impl Node {
         self.commit("sandbox-interface", &[save(&sandbox)])?;
         self.sandboxes.put(sandbox);
         Ok(())
+    }
+
+    /// Next hops out of an endpoint's network.
+    pub(super) fn gateways_of(&self, sandbox: SandboxId, endpoint: EndpointId) -> Vec<IpAddr> {
+        let way = self.local.ways_out(sandbox).find(|way| way.endpoint == endpoint);
+        way.map(|way| way.gateways).unwrap_or_default()
     }
 
     /// Takes back an attachment that came to nothing.
@@ -287,6 +293,7 @@ impl Node {
 
     fn unmake_interface(&mut self, endpoint: EndpointId) {
         self.forget_interface(endpoint);
+        self.settle_dhcp();
         self.worker.hand(move |bench| {
             bench.unpick(endpoint);
             |_: &mut Self| {}

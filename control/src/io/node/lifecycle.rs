@@ -52,6 +52,7 @@ impl Node {
         self.settle_firewall();
         self.settle_bridges(Purpose::All, None);
         self.settle_all_routes();
+        self.settle_dhcp();
         self.look_for_obstacles();
         self.sweep_pins(networks);
         self.sweep_commands();
@@ -163,6 +164,7 @@ impl Node {
         self.look_for_obstacles();
         self.audit_bridges();
         self.settle_all_routes();
+        self.settle_dhcp();
         self.sweep_pins(networks);
         self.retry_names();
         self.drain_cluster();

@@ -90,6 +90,12 @@ impl Names {
         &self.dns.counters
     }
 
+    /// The host's servers that others than the host reach, too.
+    pub(super) fn servers_for_guests(&self) -> Vec<IpAddr> {
+        let servers = self.host.servers().into_iter().map(|server| server.ip());
+        servers.filter(|server| !server.is_loopback()).collect()
+    }
+
     fn is_opening(&self, sandbox: SandboxId) -> bool {
         matches!(self.standing.get(&sandbox), Some(Standing::Opening))
     }
