@@ -75,6 +75,8 @@ mod sandboxes;
 mod sealed;
 #[path = "netns/spoof.rs"]
 mod spoof;
+#[path = "netns/taps.rs"]
+mod taps;
 #[path = "netns/traffic.rs"]
 mod traffic;
 #[path = "netns/truth.rs"]

@@ -1,6 +1,7 @@
 //! Which networks answer DHCP, and what they tell each endpoint.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
@@ -58,15 +59,18 @@ impl Node {
     }
 
     fn wanted_dhcp(&self) -> BTreeMap<NetworkId, Site> {
-        let mut wanted = BTreeMap::new();
+        let mut wanted: BTreeMap<NetworkId, Site> = BTreeMap::new();
         for own in self.own_endpoints() {
             let network = own.lease.network;
-            if !wanted.contains_key(&network) {
-                let Some(site) = self.dhcp_site(network) else { continue };
-                wanted.insert(network, site);
-            }
+            let site = match wanted.entry(network) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(place) => match self.dhcp_site(network) {
+                    Some(site) => place.insert(site),
+                    None => continue,
+                },
+            };
             let (mac, client) = (own.lease.mac, self.dhcp_client(own));
-            wanted.get_mut(&network).map(|site| site.service.clients.insert(mac, client));
+            site.service.clients.insert(mac, client);
         }
         wanted
     }

@@ -211,7 +211,8 @@ impl Node {
     pub(super) fn open_sandbox(&mut self, name: &str, reply: Reply) {
         let id = match self.sandboxes.resolve(name) {
             Ok(sandbox) if sandbox.end() == End::Namespace => sandbox.id,
-            Ok(_) => {
+            Ok(sandbox) => {
+                let name = &sandbox.name;
                 let text =
                     format!("container {name} is a virtual machine: there is no network namespace to enter");
                 return answer(reply, Err(Refusal::new(StatusCode::CONFLICT, text)));
