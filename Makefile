@@ -15,8 +15,8 @@ demo: setup-demo ## three hosts, one network across them, traffic, a host lost a
 test: setup-test ## every test: units, properties, simulation, namespaces, Docker
 	$(ROOT) cargo test --workspace --locked --no-fail-fast
 
-bench: setup-bench ## weft beside the kernel's VXLAN, then micro-benchmarks
-	$(ROOT) cargo bench --locked -p weft --bench overlay
+bench: setup-bench ## weft beside the kernel's VXLAN and Docker's bridge, then micro-benchmarks
+	$(ROOT) cargo bench --locked -p weft --bench overlay --bench bridge
 	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench offload --bench seal
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies

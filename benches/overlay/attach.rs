@@ -10,7 +10,8 @@ use weft::traffic::Pinger;
 use weft_control::api::{Ipam, IpamConfig, NetworkCreate, Sandbox};
 use weft_control::io::namespace::set_sysctl;
 
-use crate::{Options, say};
+use crate::Options;
+use crate::environment::say;
 
 const NETWORK: &str = "attach";
 /// The sandboxes that ask, on the second and the third host.

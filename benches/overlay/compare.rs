@@ -8,7 +8,8 @@ use weft::rig::{Blueprint, Rig, Station, UDP_SIZE, UPLINK, Wiring};
 use weft::traffic::{UdpLoad, median};
 use weft_control::api::NetworkCreate;
 
-use crate::{Options, Part, Underlay, say};
+use crate::environment::say;
+use crate::{Options, Part, Underlay};
 
 /// Datagrams per second offered, thousands.
 const OFFERED: [u64; 9] = [50, 100, 150, 200, 250, 300, 350, 400, 450];

@@ -21,6 +21,7 @@ use clap::Parser;
 
 mod attach;
 mod compare;
+#[path = "../environment.rs"]
 mod environment;
 
 /// Options of the benchmark.
@@ -125,11 +126,4 @@ fn run(options: &Options) -> Result<()> {
         attach::run(options)?;
     }
     Ok(())
-}
-
-/// Prints one line at once.
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
 }

@@ -63,7 +63,9 @@ impl Delivery {
 }
 
 impl Station {
-    pub(super) fn new(
+    /// A station in any namespace; `hidden` is kept open for as long as it is needed.
+    #[must_use]
+    pub fn new(
         namespace: Namespace,
         address: IpAddr,
         address6: Option<IpAddr>,

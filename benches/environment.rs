@@ -1,10 +1,8 @@
-//! What the figures were measured on.
+//! What the figures were measured on, and how they are printed.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::thread;
-
-use crate::say;
 
 /// Prints it.
 pub(crate) fn print() -> io::Result<()> {
@@ -17,6 +15,13 @@ pub(crate) fn print() -> io::Result<()> {
         say("this is a debug build: its figures mean nothing")?;
     }
     Ok(())
+}
+
+/// Prints one line at once.
+pub(crate) fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 fn field(path: &str, name: &str) -> String {
