@@ -518,12 +518,13 @@ async fn add_child(links: &Links, inside: &Links, child: Child<'_>) -> Result<()
 /// the kernel has noticed that the port is connected, a millisecond or so after it is set up.
 async fn tell(links: &Links, name: &str, mac: MacAddr) -> Result<(), NetlinkError> {
     for _ in 0..CONNECTED_LOOKS {
-        let link = links.find(name).await?;
-        if link.as_ref().is_some_and(|link| link.mac != mac) {
+        // Who was detached meanwhile has nothing to tell.
+        let Some(link) = links.find(name).await? else { return Ok(()) };
+        if link.mac != mac {
             // It has its parent's address, which is no news and cannot be set.
             return Ok(());
         }
-        if link.is_some_and(|link| link.running) {
+        if link.running {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -22,6 +22,9 @@ const TABLES: u32 = 1 << (7 - 1);
 const RULES: u32 = 1 << (8 - 1) | 1 << (19 - 1);
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u8 = 10;
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h): those of the firewall's tables. What guards bridges has a
+/// table of the same name in another family, and changes with every endpoint.
+const FAMILIES: [u8; 2] = [2, 10];
 /// `RTM_DELRULE`.
 const DELETED: u16 = 33;
 /// `FRA_PRIORITY` (linux/fib_rules.h).
@@ -108,7 +111,8 @@ impl Watch {
         messages(octets).any(|message| {
             let name = attribute(message.body, BODY, OF_TABLE);
             let named = name.is_some_and(|name| name.strip_suffix(&[0]).unwrap_or(name) == TABLE.as_bytes());
-            message.kind.to_be_bytes()[0] == NFTABLES && named && !self.ours.has(message.port)
+            let family = message.body.first().is_some_and(|family| FAMILIES.contains(family));
+            message.kind.to_be_bytes()[0] == NFTABLES && family && named && !self.ours.has(message.port)
         })
     }
 }
@@ -179,14 +183,17 @@ mod tests {
     async fn only_what_others_do_to_our_tables_is_news() {
         let watch = Watch::open(Ours::default()).expect("netlink sockets");
         watch.ours.add(7);
-        let table = |name: &str, port: u32| {
-            let body = [vec![0; BODY], encoded(OF_TABLE, format!("{name}\0").as_bytes())].concat();
-            message(0x0a02, port, &body)
+        let table_of = |family: u8, name: &str, port: u32| {
+            let head = [vec![family], vec![0; BODY - 1]].concat();
+            message(0x0a02, port, &[head, encoded(OF_TABLE, format!("{name}\0").as_bytes())].concat())
         };
+        let table = |name: &str, port: u32| table_of(2, name, port);
         assert!(watch.touches_tables(&table("weft", 8)));
         assert!(watch.touches_tables(&[table("filter", 8), table("weft", 8)].concat()));
         assert!(!watch.touches_tables(&table("weft", 7)), "we did it");
         assert!(!watch.touches_tables(&table("wefts", 8)));
+        assert!(watch.touches_tables(&table_of(10, "weft", 8)));
+        assert!(!watch.touches_tables(&table_of(7, "weft", 8)), "that guards a bridge");
         let whole = table("weft", 8);
         for cut in 0..whole.len() {
             assert!(!watch.touches_tables(&whole[..cut]), "cut at {cut}");
