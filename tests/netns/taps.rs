@@ -84,6 +84,7 @@ fn a_command_finds_each_networks_tap_as_a_descriptor_and_what_belongs_to_it_in_i
             && said.stderr.contains("address 10.7.0.77/24")
     );
     assert_eq!((sandboxes(a), pins(a)), (0, 0), "nothing is left");
+    assert!(!a.log().contains("left over"), "nor is that feared: {}", a.log());
 }
 
 #[test]

@@ -349,7 +349,8 @@ impl Kernel {
                 self.guards.retire(*at, self.open(*at).ok().as_ref());
                 self.taps.retain(|(place, _), _| place != at);
                 self.opened.remove(at);
-                self.pins.remove(&self.pin_of(*at)?)?;
+                // A virtual machine has none.
+                self.pin_of(*at).map_or(Ok(()), |pin| self.pins.remove(&pin))?;
             }
             Step::SetSysctl { at, key, value } => {
                 let (namespace, ..) = self.inside(*at)?;
