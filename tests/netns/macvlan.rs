@@ -155,7 +155,11 @@ fn networks_share_a_parent_as_in_docker_and_internal_ones_have_no_way_out() {
     let (rig, _router) = host_on_a_segment();
     let a = &rig.hosts[0];
     create(a, "lan", &SUBNET);
-    create(a, "more", &["--subnet", "10.22.0.0/24", "--subnet", "10.23.0.0/24", "--internal"]);
+    create(
+        a,
+        "more",
+        &["--subnet", "10.22.0.0/24", "--subnet", "10.23.0.0/24", "--internal", "-o", "weft.mtu=1400"],
+    );
     let id = a.ok(&["network", "inspect", "lan", "--format", "{{.Id}}"]);
     let more = a.ok(&["network", "inspect", "more", "--format", "{{.Id}}"]);
     let passthru =
@@ -168,6 +172,7 @@ fn networks_share_a_parent_as_in_docker_and_internal_ones_have_no_way_out() {
     let (one, two) = (a.sandbox("one", "more", &[]), a.sandbox("two", "more", &["--ip", "10.23.0.9"]));
     assert_eq!((one.ip4(), two.ip4()), (Ipv4Addr::new(10, 22, 0, 2), Ipv4Addr::new(10, 23, 0, 9)));
     assert_eq!(one.namespace.run("ip route show default"), "");
+    assert!(one.namespace.run("ip -o link show eth0").contains(" mtu 1400 "));
     drop((one, two));
     a.ok(&["sandbox", "rm", "one", "two"]);
     a.ok(&["network", "rm", "more", "lan"]);
@@ -208,6 +213,11 @@ fn what_cannot_be_made_is_refused_at_once_and_leaves_nothing() {
             "macvlan",
             vec!["parent=lan0.1.2"],
             "required interface name format is: name.vlan_id, ex. eth0.10 for vlan",
+        ),
+        (
+            "macvlan",
+            vec!["parent=lan0", "weft.mtu=9000"],
+            "invalid MTU number: 9000: the parent interface lan0 carries 1500 at most",
         ),
         ("macvlan", vec!["parent=lan0", "colour=red"], "unknown driver option \"colour\""),
     ] {

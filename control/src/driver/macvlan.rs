@@ -142,6 +142,16 @@ pub enum ParentError {
     /// Not there.
     #[error("-o parent interface was not found on the host: {0}")]
     Missing(String),
+    /// Children carry no larger packets than their parent.
+    #[error("invalid MTU number: {mtu}: the parent interface {parent} carries {most} at most")]
+    Mtu {
+        /// What was asked for, octets.
+        mtu: u16,
+        /// The parent.
+        parent: String,
+        /// What it carries, octets.
+        most: u32,
+    },
     /// What is wanted is not possible.
     #[error(transparent)]
     Wish(#[from] WishError),
@@ -173,13 +183,18 @@ fn vlan(name: &str) -> Result<(&str, u16), ParentError> {
 impl WantedNetwork {
     fn check(&self, observed: &Observed) -> Result<(), ParentError> {
         endpoint::validate(self.mtu.unwrap_or(u16::MAX), &self.endpoints)?;
-        match &self.parent {
-            Parent::Link(name) if !observed.links.contains_key(name) => {
+        let Parent::Link(name) = &self.parent else { return Ok(()) };
+        let (parent, seen) = match observed.links.get(name) {
+            Some(seen) => (name.as_str(), seen),
+            None => {
                 let (below, _) = vlan(name)?;
-                let there = observed.links.contains_key(below);
-                if there { Ok(()) } else { Err(ParentError::Missing(below.to_owned())) }
+                let seen = observed.links.get(below);
+                (below, seen.ok_or_else(|| ParentError::Missing(below.to_owned()))?)
             }
-            Parent::Link(_) | Parent::Dummy(_) => Ok(()),
+        };
+        match self.mtu.filter(|mtu| u32::from(*mtu) > seen.mtu) {
+            Some(mtu) => Err(ParentError::Mtu { mtu, parent: parent.to_owned(), most: seen.mtu }),
+            None => Ok(()),
         }
     }
 

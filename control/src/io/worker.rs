@@ -141,10 +141,11 @@ impl Bench {
         let children = children.map(|(network, fault)| (network, fault.to_string()));
         let faults: Vec<_> = bridges.chain(children).collect();
         for (network, fault) in &faults {
-            if !matches!(purpose, Purpose::All) && purpose.needs(Scope::Network(*network)) {
+            if matches!(purpose, Purpose::All) {
+                tracing::warn!(%network, fault, "a network is left alone");
+            } else if purpose.needs(Scope::Network(*network)) {
                 return Err(fault.clone());
             }
-            tracing::warn!(%network, fault, "a network is left alone");
         }
         let made = wanted
             .children
@@ -268,8 +269,9 @@ fn concerned(wanted: &bridge::Wanted, purpose: &Purpose) -> BTreeSet<SandboxId> 
             .map(|endpoint| endpoint.sandbox)
             .chain(wanted.holders.iter().copied())
             .collect(),
-        Purpose::Removal | Purpose::Network(_) => BTreeSet::new(),
-        Purpose::Detached(sandbox) => [*sandbox].into(),
+        // What else is in a sandbox goes with its end on the host.
+        Purpose::Detached(sandbox) if !wanted.children.is_empty() => [*sandbox].into(),
+        Purpose::Removal | Purpose::Network(_) | Purpose::Detached(_) => BTreeSet::new(),
         Purpose::Fresh(fresh) => {
             let fresh = wanted.endpoints().find(|endpoint| endpoint.id == fresh.endpoint);
             fresh.map(|endpoint| endpoint.sandbox).into_iter().collect()

@@ -36,7 +36,7 @@ fn wanted(children: &[WantedNetwork]) -> Wanted {
 
 /// A host with a link `u0` and one of somebody's VLANs, and three sandboxes, the first with a child of somebody's.
 fn host() -> Observed {
-    let link = |index| SeenLink { index, mac: MacAddr([2; 6]), ..SeenLink::default() };
+    let link = |index| SeenLink { index, mac: MacAddr([2; 6]), mtu: 1500, ..SeenLink::default() };
     let theirs = SeenLink { child: Some(SeenChild { parent: 1, mode: BRIDGE }), ..link(9) };
     let sandboxes = (1..=3).map(|n| (SandboxId([n; 16]), BTreeMap::new()));
     let mut observed = Observed {
@@ -137,6 +137,17 @@ fn parents_that_cannot_be_are_named_in_dockers_words() {
         let fault = faults(&target, &host()).remove(&NetworkId([1; 16])).map(|fault| fault.to_string());
         assert!(fault.as_ref().is_some_and(|fault| fault.starts_with(text)), "{name}: {fault:?}");
         assert!(plan(&target, &host()).is_empty(), "{name} is left alone");
+    }
+}
+
+#[test]
+fn packets_larger_than_the_parents_are_refused() {
+    let sized = |parent, mtu| wanted(&[WantedNetwork { mtu: Some(mtu), ..network(1, link(parent), &[1]) }]);
+    for parent in ["u0", "u0.50"] {
+        assert!(faults(&sized(parent, 1500), &host()).is_empty());
+        let fault = faults(&sized(parent, 1501), &host()).remove(&NetworkId([1; 16]));
+        let text = "invalid MTU number: 1501: the parent interface u0 carries 1500 at most";
+        assert_eq!(fault.map(|fault| fault.to_string()).as_deref(), Some(text));
     }
 }
 
