@@ -120,11 +120,11 @@ fn connections(sockets: &[&Path; 2], names: &[String; 2], options: &Options) -> 
     }
     say(&format!("\n{} connections of one end to a second network, through the API", options.connections))?;
     line("connect, median, ms", &mut on)?;
-    line("connect, 99th percentile, ms", &mut on.each_mut().map(tail_of))?;
+    line("connect, 99th percentile, ms", &mut on.each_mut().map(|figures| tail_of(figures)))?;
     line("disconnect, median, ms", &mut off)
 }
 
-fn tail_of(figures: &mut Vec<f64>) -> Vec<f64> {
+fn tail_of(figures: &mut [f64]) -> Vec<f64> {
     figures.sort_by(f64::total_cmp);
     let rank = (figures.len() * 99).div_ceil(100);
     vec![figures[rank.saturating_sub(1)]]
