@@ -31,7 +31,8 @@ fn held(host: &Host, name: &str) -> Child {
         host.command(&["run", "--rm", "--name", name, "--network", "blue", "--tap", "--", "sleep", "300"]);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("weft runs");
     until("it runs", || {
-        host.weft(&["ps", "-q", "--filter", &format!("name=^{name}$")]).stdout.lines().count() == 1
+        let shown = host.weft(&["inspect", "--format", "{{.State.Pid}}", name]).stdout;
+        shown.trim().parse::<u32>().is_ok_and(|pid| pid > 0)
     });
     child
 }
