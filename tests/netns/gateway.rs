@@ -309,3 +309,28 @@ fn a_leg_survives_the_agent_and_goes_with_the_sandbox() {
     at_rest.assert_returns(a);
     a.ok(&["network", "rm", "weft_gwbridge"]);
 }
+
+#[test]
+fn a_command_has_its_way_out_and_its_ports_while_it_runs() {
+    needs_root!();
+    let rig = Rig::wire(&["a", "client"]);
+    let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
+    a.start(&[]);
+    overlay(a, "blue", &["-o", "encrypted", "--subnet", "10.7.0.0/24"]);
+    let _outside = Greeter::at(&client.namespace, "outside", 80);
+    let served = || ask_for(&client.namespace, (a.ip4, 8080), SHORT).as_deref() == Some("hello\n");
+    let run = ["run", "-d", "--name", "web", "--network", "blue", "-p", "8080:80", "--"];
+    a.ok(&[&run[..], &["busybox", "nc", "-ll", "-p", "80", "-e", "echo", "hello"]].concat());
+    until("it is served", served);
+    let out = a.attached("web", "blue");
+    assert_eq!(ask(&out.namespace, (client.ip4, 80)), Some(format!("outside {}", a.ip4)));
+    drop(out);
+    a.ok(&["stop", "-t", "1", "web"]);
+    assert!(leg(a, "web").is_none() && !served(), "who has ended publishes nothing");
+    a.ok(&["start", "web"]);
+    until("it is served again", served);
+    a.ok(&["rm", "-f", "web"]);
+    assert_eq!(leg(a, "web"), None);
+    let links = a.namespace.run("ip -o link");
+    assert!(!links.contains("weft_gwbridge"), "{links}");
+}
