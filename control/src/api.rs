@@ -135,6 +135,12 @@ pub struct Network {
     pub attachable: bool,
     /// Always false.
     pub ingress: bool,
+    /// Always of no network.
+    #[serde(default)]
+    pub config_from: ConfigFrom,
+    /// Always false.
+    #[serde(default)]
+    pub config_only: bool,
     /// Driver options as given.
     pub options: BTreeMap<String, String>,
     /// Labels as given.
@@ -154,6 +160,14 @@ pub struct Network {
     /// Address use on this node, per subnet.
     #[serde(default)]
     pub ranges: Vec<RangeUse>,
+}
+
+/// The network whose configuration is used; weft has no such networks, Docker's readers expect the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConfigFrom {
+    /// Always empty.
+    pub network: String,
 }
 
 fn is_zero(number: &u32) -> bool {

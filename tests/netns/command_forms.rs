@@ -207,6 +207,8 @@ fn sandboxes_run_and_are_looked_at_as_written() {
             ("exec both ip -o link", &["eth0", "eth1"]),
             ("exec mon-app sh -c 'echo $KEY'", &["VALUE\n"]),
             ("exec app1 ping -c 1 -W 5 172.28.5.10", &[" 0% packet loss"]),
+            ("exec app1 ping -c 1 -W 5 mon-app", &[" 0% packet loss"]),
+            ("exec app1 busybox nslookup mon-app", &["127.0.0.11", "172.28.5.10"]),
             ("run --rm --network none -- ip addr", &["LOOPBACK"]),
             ("run --rm -it --net=host -- ip addr", &["u0"]),
             ("run -d --network host --name on-host -- sleep 300", &[]),
@@ -293,6 +295,52 @@ fn a_docker_engine_answers_the_same_forms_in_the_same_shape() {
 }
 
 #[test]
+fn what_docker_shows_of_a_network_is_shown_under_the_same_keys() {
+    needs_root!();
+    let docker =
+        |arguments: &[&str]| weft::answer(Command::new("docker").args(arguments).stdin(Stdio::null()));
+    if docker(&["version"]).code != 0 {
+        let text: &[u8] = b"no Docker engine answers here: keys are not compared\n";
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text);
+        return;
+    }
+    let rig = Rig::cluster(1);
+    let name = format!("weft-keys-{}", std::process::id());
+    let create = ["network", "create", "--subnet", "10.213.8.0/24", "--gateway", "10.213.8.1", &name];
+    assert_eq!(docker(&create).code, 0);
+    rig.hosts[0].ok(&create);
+    let theirs = docker(&["network", "inspect", &name]);
+    let ours = rig.hosts[0].ok(&["network", "inspect", &name]);
+    docker(&["network", "rm", &name]);
+    let [theirs, ours] = [&theirs.stdout, &ours]
+        .map(|text| serde_json::from_str::<serde_json::Value>(text).expect("JSON")[0].clone());
+    same_keys("network", &theirs, &ours);
+    for key in [
+        "Driver",
+        "EnableIPv6",
+        "Internal",
+        "Attachable",
+        "Ingress",
+        "ConfigOnly",
+        "ConfigFrom",
+        "Name",
+        "Scope",
+    ] {
+        assert_eq!(theirs[key], ours[key], "{key}");
+    }
+    assert_eq!(theirs["IPAM"]["Config"], ours["IPAM"]["Config"]);
+}
+
+/// Each key of theirs is one of ours, in objects within too.
+fn same_keys(path: &str, theirs: &serde_json::Value, ours: &serde_json::Value) {
+    for (key, value) in theirs.as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        let there = ours.get(key).unwrap_or_else(|| panic!("{path} is missing from {ours}"));
+        same_keys(&path, value, there);
+    }
+}
+
+#[test]
 fn local_networks_are_made_and_used_as_written() {
     needs_root!();
     let rig = Rig::cluster(1);
@@ -339,6 +387,12 @@ fn local_networks_are_made_and_used_as_written() {
             ),
             ("run -d --name mon-app --network app-dev-network --ip 172.28.5.10 -- sleep 300", &[]),
             ("run --rm --network app-dev-network -- ping -c 1 -W 5 172.28.5.10", &[" 0% packet loss"]),
+            ("run -d -p 8000:5000 --name publie -- sleep 300", &[]),
+            ("inspect publie -f '{{json .NetworkSettings.Ports}}'", &["5000/tcp", "8000"]),
+            ("rm -f publie", &["publie\n"]),
+            ("network create --driver macvlan -o parent=u0 segment", &[]),
+            ("network inspect segment -f '{{.Driver}} {{.Options.parent}}'", &["macvlan u0\n"]),
+            ("network rm segment", &["segment\n"]),
             ("network prune -f", &["autre", "fixe", "infra", "isole", "mon-reseau", "nomme", "petit", "six"]),
             ("network ls --format '{{.Name}}'", &["app-dev-network\nbridge\nhost\nnone\n"]),
         ],

@@ -59,6 +59,8 @@ impl Cluster {
             internal: definition.internal,
             attachable: true,
             ingress: false,
+            config_from: api::ConfigFrom::default(),
+            config_only: false,
             options: definition.options.clone(),
             labels: definition.labels.clone(),
             peers: self.network_peers(now, id),

@@ -41,6 +41,8 @@ impl Local {
             internal: definition.internal,
             attachable: false,
             ingress: false,
+            config_from: api::ConfigFrom::default(),
+            config_only: false,
             options: definition.options.clone(),
             labels: definition.labels.clone(),
             peers: Vec::new(),
