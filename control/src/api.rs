@@ -299,6 +299,8 @@ pub struct SandboxCreate {
     pub ephemeral: bool,
     /// Whether it is a virtual machine: it has no namespace, and its endpoints are TAPs to be asked for.
     pub tap: bool,
+    /// Of a virtual machine whose TAP is in the host's namespace, named as the sandbox: who may open it.
+    pub tap_owner: Option<u32>,
     /// What it calls itself; empty for the first 12 digits of its id.
     pub hostname: String,
     /// Servers for names outside, instead of the host's; asked from the sandbox.

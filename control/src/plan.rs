@@ -158,6 +158,26 @@ pub enum Step {
         /// What it is known by.
         group: u32,
     },
+    /// Makes a TAP, down, that stays for somebody to open by its name.
+    AddDevice {
+        /// Where.
+        at: Place,
+        /// Name.
+        name: String,
+        /// Its address.
+        near: MacAddr,
+        /// The user whose processes may open it.
+        owner: u32,
+    },
+    /// Has whatever comes in by a link leave by another one; takes the place of another such order.
+    Redirect {
+        /// Where.
+        at: Place,
+        /// The link.
+        from: String,
+        /// The other one.
+        to: String,
+    },
     /// Removes a link.
     DeleteLink {
         /// Where.
@@ -248,7 +268,7 @@ pub enum Step {
 
 impl Step {
     /// Names of all kinds of steps, as [`Step::name`] gives them.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 23] = [
         "make-namespace",
         "remove-namespace",
         "set-sysctl",
@@ -257,6 +277,8 @@ impl Step {
         "close-uplink",
         "add-veth",
         "add-tap",
+        "add-device",
+        "redirect",
         "add-vlan",
         "add-dummy",
         "add-child",
@@ -284,6 +306,8 @@ impl Step {
             Self::CloseUplink { .. } => "close-uplink",
             Self::AddVeth { .. } => "add-veth",
             Self::AddTap { .. } => "add-tap",
+            Self::AddDevice { .. } => "add-device",
+            Self::Redirect { .. } => "redirect",
             Self::AddVlan { .. } => "add-vlan",
             Self::AddDummy { .. } => "add-dummy",
             Self::AddChild { .. } => "add-child",
@@ -310,6 +334,7 @@ impl Step {
             Self::AddBridge { at, name, .. }
             | Self::AddVeth { at, name, .. }
             | Self::AddTap { at, name, .. }
+            | Self::AddDevice { at, name, .. }
             | Self::AddVlan { at, name, .. }
             | Self::AddDummy { at, name, .. }
             | Self::AddChild { at, name, .. } => Self::DeleteLink { at, name },
@@ -332,6 +357,8 @@ impl fmt::Display for Step {
             Self::AddVeth { at, name, peer_at, peer, mac, mtu, .. } => {
                 write!(f, "join {name} in {at} to {peer} in {peer_at}, {mac}, MTU {mtu}")
             }
+            Self::AddDevice { at, name, owner, .. } => write!(f, "make TAP {name} of user {owner} in {at}"),
+            Self::Redirect { at, from, to } => write!(f, "redirect {from} to {to} in {at}"),
             Self::AddTap { at, name, .. } => write!(f, "make TAP {name} in {at}"),
             Self::AddVlan { at, name, parent, id, .. } => {
                 write!(f, "make {name}, VLAN {id} of {parent}, in {at}")

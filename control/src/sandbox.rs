@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::End;
-use crate::model::{EndpointId, Name, SandboxId};
+use crate::model::{EndpointId, Name, NodeId, SandboxId};
 use crate::names::Wishes;
 use crate::plan::{Place, Plan, Step};
 use crate::storage::{Row, Table, Write};
@@ -44,6 +44,11 @@ pub enum Origin {
     Adopted,
     /// There is none: its endpoints are TAPs, whose descriptors its command gets.
     Machine,
+    /// There is none: its endpoint is a TAP in the host's namespace, of its name.
+    Device {
+        /// The user whose processes may open it.
+        owner: u32,
+    },
 }
 
 /// A process, safe against reuse of its number.
@@ -183,12 +188,19 @@ pub enum Return {
 }
 
 impl Sandbox {
-    /// What its endpoints end in.
+    /// Whether it is a namespace, and no virtual machine.
     #[must_use]
-    pub fn end(&self) -> End {
+    pub fn has_namespace(&self) -> bool {
+        matches!(self.origin, Origin::Made | Origin::Adopted)
+    }
+
+    /// What its endpoints end in, on this node.
+    #[must_use]
+    pub fn end(&self, node: NodeId) -> End {
         match self.origin {
             Origin::Made | Origin::Adopted => End::Namespace,
             Origin::Machine => End::Descriptor,
+            Origin::Device { owner } => End::Device { node, owner },
         }
     }
 
@@ -202,7 +214,7 @@ impl Sandbox {
     #[must_use]
     pub fn comes_back(&self, namespace_there: bool, owner_there: bool) -> Return {
         match (self.owner.is_none() || owner_there, namespace_there, self.origin) {
-            (true, _, Origin::Machine) => Return::Keep,
+            (true, _, Origin::Machine | Origin::Device { .. }) => Return::Keep,
             (false, _, _) | (_, false, Origin::Adopted) => Return::Remove,
             (true, true, _) => Return::Keep,
             // A process that lost its namespace cannot be given another one.

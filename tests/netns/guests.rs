@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What a guest is run by; `$DIR` has its kernel.
 const QEMU: &str = "exec qemu-system-x86_64 -machine pc -accel tcg -m 128 -nographic -nodefaults -no-reboot \
     -serial stdio -kernel $DIR/vmlinuz -initrd $DIR/initramfs.gz -append 'console=ttyS0 quiet panic=-1' \
-    -netdev tap,id=n0,fd=$WEFT_FD -device virtio-net-pci,netdev=n0,mac=$WEFT_MAC,host_mtu=$WEFT_MTU,romfile=";
+    -netdev tap,id=n0,$TAP -device virtio-net-pci,netdev=n0,mac=$WEFT_MAC,host_mtu=$WEFT_MTU,romfile=";
 
 /// Where the guests' kernel is.
 fn kernel() -> &'static Path {
@@ -48,9 +48,21 @@ impl<'h> Guest<'h> {
     /// Starts a guest in a network; it boots while the caller goes on.
     fn start(host: &'h Host, name: &str, network: &str) -> Self {
         let mut command = host.command(&["run", "--rm", "--name", name, "--network", network, "--tap"]);
-        command.args(["--", "sh", "-c", QEMU]).env("DIR", kernel());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("weft runs");
+        command.args(["--", "sh", "-c", QEMU]).env("TAP", "fd=3");
+        Self::run(host, name, &mut command)
+    }
+
+    /// Starts a guest whose monitor opens the TAP `name` of the host.
+    fn start_by_name(host: &'h Host, name: &str, mac: &str) -> Self {
+        let mut command = Command::new("sh");
+        let tap = format!("ifname={name},script=no,downscript=no");
+        command.args(["-c", QEMU]).env("TAP", tap).env("WEFT_MAC", mac).env("WEFT_MTU", "1450");
+        Self::run(host, name, &mut command)
+    }
+
+    fn run(host: &'h Host, name: &str, command: &mut Command) -> Self {
+        command.env("DIR", kernel()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = host.namespace.spawn(command);
         let (input, lines) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let (told, output) = channel();
         std::thread::spawn(move || {
@@ -267,4 +279,41 @@ fn guests_get_their_addresses_by_dhcp_keep_them_without_an_agent_and_cannot_be_o
     assert!(two.pings(&near.ip4().to_string()), "whose it is notices nothing");
     one.runs(&format!("ip link set eth0 down && ip link set eth0 address {mac} && ip link set eth0 up"));
     until("with its own it is back", || one.pings(&second));
+}
+
+#[test]
+fn a_guest_whose_tap_is_opened_by_its_name_is_an_endpoint_until_it_is_disconnected() {
+    needs_root!();
+    let rig = rig(&["-o", "weft.dhcp=true"]);
+    let [a, b] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let far = b.sandbox("far", "blue", &[]);
+    a.ok(&["network", "create", "--subnet", "10.8.0.0/24", "front"]);
+    a.namespace.run("ip link add taken type bridge");
+    let before = a.namespace.run("ip -o link").lines().count();
+    assert!(
+        a.refused(1, &["network", "connect", "--tap", "taken", "blue"]).contains("interface taken already")
+    );
+    a.ok(&["network", "connect", "--tap", "vm1,owner=1234", "front"]);
+    assert!(a.namespace.run("ip -d link show vm1").contains("user 1234"));
+
+    let got = a.json(&["network", "connect", "--tap", "vm0", "blue"]);
+    let mut guest = Guest::start_by_name(a, "vm0", got["MacAddress"].as_str().expect("an address"));
+    guest.booted();
+    guest.runs("ip link set eth0 up && udhcpc -i eth0 -s /etc/dhcp -n -q -t 30 -T 1 2>&1");
+    let address = guest.address("blue");
+    until("the guest reaches the other host", || guest.pings(&far.ip4().to_string()));
+    assert!(crate::traffic::pings(&far.namespace, address.parse().expect("an address")));
+    a.kill();
+    a.start(&[]);
+    rig.meet(2);
+    until("it does so without that agent", || guest.pings(&far.ip4().to_string()));
+    guest.runs("ip addr add 10.7.0.99/24 dev eth0");
+    assert!(!guest.tries(&format!("ping -c 1 -W 2 -I 10.7.0.99 {}", far.ip4())).0, "as somebody else");
+    drop(guest);
+
+    assert!(a.namespace.succeeds("ip link show vm0"), "it stays for the next guest");
+    a.ok(&["network", "disconnect", "blue", "vm0"]);
+    a.ok(&["network", "disconnect", "front", "vm1"]);
+    assert_eq!(a.json(&["sandbox", "ls"]).as_array().map(Vec::len), Some(0));
+    assert_eq!(a.namespace.run("ip -o link").lines().count(), before, "{}", a.namespace.run("ip -o link"));
 }

@@ -11,8 +11,17 @@ use crate::wait::{eventually, until};
 
 /// Points the work below does not come to: two minutes of quarantine, undoing an address; leaving for good, a peer
 /// never met before, virtual machines and networks of one host have tests of their own.
-const NOT_HERE: [&str; 7] =
-    ["range-wake", "delete-address", "range-leave", "peers", "add-tap", "add-vlan", "add-dummy"];
+const NOT_HERE: [&str; 9] = [
+    "range-wake",
+    "delete-address",
+    "range-leave",
+    "peers",
+    "add-tap",
+    "add-device",
+    "redirect",
+    "add-vlan",
+    "add-dummy",
+];
 /// Points that only networks of one host come to.
 const LOCAL: [&str; 3] = ["local-network-", "ports-", "add-child"];
 /// Steps of which everything is made after a host's restart.

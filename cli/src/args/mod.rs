@@ -25,7 +25,7 @@ pub(crate) use sandbox::{
     ExecArgs, KillArgs, LogsArgs, NamesArgs, PsArgs, RunArgs, SandboxVerb, StartArgs, StopArgs,
 };
 pub(crate) use traffic::TrafficVerb;
-pub(crate) use value::{KeyValue, Target};
+pub(crate) use value::{Device, KeyValue, Target};
 
 /// Where clients look for the agent.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/weft/weft.sock";

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::{Args, Subcommand};
 
-use super::value::{KeyValue, Target, ipv4, ipv6, mac};
+use super::value::{Device, KeyValue, Target, ipv4, ipv6, mac};
 use crate::filter::FilterArg;
 
 /// What to do with networks.
@@ -210,12 +210,17 @@ pub(crate) struct RemoveArgs {
 Examples:
   weft network connect blue web
   weft network connect --ip 10.7.0.9 blue pid:4711             any process's network namespace
-  weft network connect blue /run/netns/vm1                     a namespace made by 'ip netns add'")]
+  weft network connect blue /run/netns/vm1                     a namespace made by 'ip netns add'
+  weft network connect --tap vm1,owner=1000 blue               a TAP vm1 on this host, which user 1000 may open")]
 pub(crate) struct ConnectArgs {
     /// Name or id of the network
     pub(crate) network: String,
     /// A sandbox's name, pid:N, or the path of a network namespace
-    pub(crate) sandbox: Target,
+    #[arg(required_unless_present = "tap")]
+    pub(crate) sandbox: Option<Target>,
+    /// Make a TAP of this name for a virtual machine instead; 'network disconnect NETWORK NAME' removes it
+    #[arg(long, value_name = "NAME[,owner=UID]", conflicts_with = "sandbox")]
+    pub(crate) tap: Option<Device>,
     /// Fixed IPv4 address
     #[arg(long, value_name = "ADDRESS", value_parser = ipv4)]
     pub(crate) ip: Option<Ipv4Addr>,

@@ -51,6 +51,28 @@ impl FromStr for Target {
     }
 }
 
+/// A TAP to be made: its name, and who may open it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) name: String,
+    /// User; absent for whoever asks.
+    pub(crate) owner: Option<u32>,
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, owner) = match text.split_once(",owner=") {
+            Some((name, owner)) => {
+                (name, Some(owner.parse().map_err(|_| format!("invalid user {owner:?}: say a number"))?))
+            }
+            None => (text, None),
+        };
+        Ok(Self { name: name.to_owned(), owner })
+    }
+}
+
 /// Reads an IPv4 address, refusing others with Docker's words.
 pub(crate) fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
     text.parse().map_err(|_| format!("invalid IPv4 address: {text}"))

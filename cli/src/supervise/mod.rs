@@ -30,6 +30,7 @@ mod taps;
 pub(crate) use background::{in_background, perform};
 use log::Capture;
 use taps::Taps;
+pub(crate) use taps::described;
 
 /// How long an agent that does not answer is asked again to detach what has ended; later it finds out by itself.
 const PATIENCE: Duration = Duration::from_secs(10);

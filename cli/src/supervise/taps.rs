@@ -74,18 +74,23 @@ impl Tap {
     }
 
     fn line(&self, index: usize) -> String {
-        let Connected { mac_address, addresses, gateways, mtu, .. } = &self.got;
-        let mut line = format!("weft: {} is descriptor {}: mac {mac_address}", self.network, number(index));
-        for address in addresses {
-            // Writing to a string cannot fail.
-            let _ = write!(line, ", address {address}");
-        }
-        for gateway in gateways {
-            let _ = write!(line, ", gateway {gateway}");
-        }
-        let _ = write!(line, ", MTU {mtu}");
-        line
+        format!("weft: {} is descriptor {}: {}", self.network, number(index), described(&self.got))
     }
+}
+
+/// What an endpoint got, for a person.
+pub(crate) fn described(got: &Connected) -> String {
+    let Connected { mac_address, addresses, gateways, mtu, .. } = got;
+    let mut text = format!("mac {mac_address}");
+    for address in addresses {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", address {address}");
+    }
+    for gateway in gateways {
+        let _ = write!(text, ", gateway {gateway}");
+    }
+    let _ = write!(text, ", MTU {mtu}");
+    text
 }
 
 fn number(index: usize) -> i32 {

@@ -38,6 +38,8 @@ pub struct Wanted {
     pub bridges: Vec<WantedBridge>,
     /// Every network with a parent.
     pub children: Vec<WantedNetwork>,
+    /// Links of endpoints that end in the host, whatever their network.
+    pub devices: BTreeSet<String>,
     /// Sandboxes that may have children, wanted or not.
     pub holders: BTreeSet<SandboxId>,
 }
@@ -134,7 +136,13 @@ impl Wanted {
     /// Nothing at all.
     #[must_use]
     pub fn nothing(me: NodeId) -> Self {
-        Self { me, bridges: Vec::new(), children: Vec::new(), holders: BTreeSet::new() }
+        Self {
+            me,
+            bridges: Vec::new(),
+            children: Vec::new(),
+            devices: BTreeSet::new(),
+            holders: BTreeSet::new(),
+        }
     }
 
     /// Every endpoint.
@@ -193,6 +201,7 @@ fn site<'a>(me: NodeId, bridge: &'a WantedBridge, endpoint: EndpointId, observed
         role: if bridge.icc { PortRole::Endpoint } else { PortRole::Isolated },
         near: Some(mark(me, &port_name(endpoint))),
         links: Some(&observed.links),
+        host: &observed.links,
         sandboxes: &observed.sandboxes,
     }
 }
@@ -204,7 +213,8 @@ fn plan_strays(wanted: &Wanted, observed: &Observed, steps: &mut Vec<Step>) {
     let endpoints = wanted.bridges.iter().flat_map(|bridge| &bridge.endpoints);
     let keep: BTreeSet<String> = bridges.chain(endpoints.map(|endpoint| port_name(endpoint.id))).collect();
     let ours = observed.links.iter().filter(|(name, link)| link.mac == mark(wanted.me, name));
-    let mut strays: Vec<_> = ours.filter(|(name, _)| !keep.contains(*name)).collect();
+    let mut strays: Vec<_> =
+        ours.filter(|(name, _)| !keep.contains(*name) && !wanted.devices.contains(*name)).collect();
     strays.sort_by_key(|(_, link)| link.port.is_none());
     steps
         .extend(strays.into_iter().map(|(name, _)| Step::DeleteLink { at: Place::Host, name: name.clone() }));

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use weft_dataplane::wire::MacAddr;
 
+use super::bridge::mark;
 use super::{MIN_MTU, MIN_MTU6, SeenLink, SeenPort, Setting, is_interface_name};
-use crate::model::{EndpointId, SandboxId};
+use crate::model::{EndpointId, NodeId, SandboxId};
 use crate::plan::{Place, PortRole, Step};
 
 /// One endpoint of this node.
@@ -35,12 +36,19 @@ pub enum End {
     Namespace,
     /// Whoever holds the descriptor of a TAP: a virtual machine.
     Descriptor,
+    /// A TAP in the host's namespace, for a virtual machine whose monitor opens it by its name.
+    Device {
+        /// The node, whose mark its links have.
+        node: NodeId,
+        /// The user whose processes may open it.
+        owner: u32,
+    },
 }
 
 impl WantedEndpoint {
     /// Whether it can be had as things are: what its end is in must be there.
     pub(super) fn is_possible(&self, sandboxes: &BTreeMap<SandboxId, BTreeMap<String, SeenLink>>) -> bool {
-        self.end == End::Descriptor || sandboxes.contains_key(&self.sandbox)
+        self.end != End::Namespace || sandboxes.contains_key(&self.sandbox)
     }
 }
 
@@ -88,6 +96,12 @@ pub fn port_name(endpoint: EndpointId) -> String {
     format!("v{}", endpoint.short())
 }
 
+/// Name of the end of a pair that is in the host's namespace: `w` and 12 digits of the endpoint's id.
+#[must_use]
+pub fn far_name(endpoint: EndpointId) -> String {
+    format!("w{}", endpoint.short())
+}
+
 /// The first free name of `{prefix}0`, `{prefix}1`, …
 #[must_use]
 pub fn free_interface<'a>(prefix: &str, taken: impl IntoIterator<Item = &'a str>) -> String {
@@ -110,6 +124,8 @@ pub(super) struct Site<'a> {
     pub(super) near: Option<MacAddr>,
     /// Links that are there.
     pub(super) links: Option<&'a BTreeMap<String, SeenLink>>,
+    /// Links of the host, where an endpoint ends in one.
+    pub(super) host: &'a BTreeMap<String, SeenLink>,
     /// Links of the sandboxes.
     pub(super) sandboxes: &'a BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
 }
@@ -120,6 +136,61 @@ impl Site<'_> {
         match endpoint.end {
             End::Namespace => self.plan_pair(endpoint, steps),
             End::Descriptor => self.plan_tap(endpoint, steps),
+            End::Device { node, owner } => self.plan_device(endpoint, (node, owner), steps),
+        }
+    }
+
+    /// A TAP in the host's namespace, and a pair from there to the bridge: what comes in by the one leaves by the other.
+    /// A bridge of their own would do as well, but hands frames to the host's packet filter where others want that of
+    /// bridges. The far end is set up last, so that one that is up has been joined to the TAP.
+    fn plan_device(&self, endpoint: &WantedEndpoint, (node, owner): (NodeId, u32), steps: &mut Vec<Step>) {
+        let (at, host, port) = (self.at, Place::Host, port_name(endpoint.id));
+        let (name, far_name) = (&endpoint.interface, far_name(endpoint.id));
+        let ours = |name: &str| self.host.get(name).filter(|link| link.mac == mark(node, name));
+        let tap = ours(name);
+        if tap.is_none() && self.host.contains_key(name) {
+            // Somebody else's.
+            return;
+        }
+        let near = self.links.and_then(|links| links.get(&port));
+        let pair = near.zip(ours(&far_name));
+        if pair.is_none() {
+            if near.is_some() {
+                steps.push(Step::DeleteLink { at, name: port.clone() });
+            }
+            let (name, peer, mac) = (port.clone(), far_name.clone(), mark(node, &far_name));
+            steps.push(Step::AddVeth { at, name, near: self.near, peer_at: host, peer, mac, mtu: self.mtu });
+        }
+        let near = pair.map(|(near, _)| near);
+        self.plan_near(&port, near, near.is_none(), steps);
+        self.plan_pin(port, endpoint.mac, near, steps);
+        if tap.is_none() {
+            steps.push(Step::AddDevice { at: host, name: name.clone(), near: mark(node, name), owner });
+        }
+        let far = pair.map(|(_, far)| far);
+        let joined = tap.is_some() && far.is_some_and(|far| far.up);
+        for (link, seen) in [(name, tap), (&far_name, far)] {
+            self.plan_in_host(link, seen, steps);
+        }
+        if !tap.is_some_and(|tap| tap.up) {
+            steps.push(Step::SetUp { at: host, name: name.clone() });
+        }
+        if !joined {
+            for (from, to) in [(name, &far_name), (&far_name, name)] {
+                steps.push(Step::Redirect { at: host, from: from.clone(), to: to.clone() });
+            }
+            steps.push(Step::SetUp { at: host, name: far_name });
+        }
+    }
+
+    /// A link by which the host says nothing itself.
+    fn plan_in_host(&self, name: &str, seen: Option<&SeenLink>, steps: &mut Vec<Step>) {
+        let at = Place::Host;
+        if seen.is_none_or(|seen| seen.settings.get(&Setting::DisableIpv6) == Some(&0)) {
+            steps.push(Step::SetSysctl { at, key: Setting::DisableIpv6.key(name), value: "1" });
+        }
+        if seen.is_none_or(|seen| seen.mtu != u32::from(self.mtu)) {
+            steps.push(Step::SetMtu { at, name: name.to_owned(), mtu: self.mtu });
         }
     }
 

@@ -10,7 +10,7 @@ pub mod macvlan;
 mod observed;
 pub mod overlay;
 
-pub use endpoint::{End, WantedEndpoint, WishError, free_interface, port_name};
+pub use endpoint::{End, WantedEndpoint, WishError, far_name, free_interface, port_name};
 pub use guard::{COUNTERS, Guard, TABLE};
 pub use observed::{SeenLink, SeenPort, Setting};
 

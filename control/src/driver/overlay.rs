@@ -59,6 +59,8 @@ pub struct Wanted {
 pub struct Observed {
     /// The hidden namespace, if it is there.
     pub hidden: Option<Hidden>,
+    /// Links of the host by name, where an endpoint ends in one.
+    pub host: BTreeMap<String, SeenLink>,
     /// Links of sandboxes by name; a sandbox whose namespace is gone is absent.
     pub sandboxes: BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
 }
@@ -122,6 +124,7 @@ fn site<'a>(wanted: &Wanted, observed: &'a Observed) -> Site<'a> {
         role: PortRole::Endpoint,
         near: None,
         links: observed.hidden.as_ref().map(|hidden| &hidden.links),
+        host: &observed.host,
         sandboxes: &observed.sandboxes,
     }
 }

@@ -248,7 +248,7 @@ impl Kernel {
         Ok((namespace, links, &self.runtime))
     }
 
-    /// What is there of `network` and in `sandboxes`.
+    /// What is there of `network`, in `sandboxes` and, where that is asked for, in the host's namespace.
     ///
     /// # Errors
     /// The kernel did not answer; a namespace that is not there is no error.
@@ -256,6 +256,7 @@ impl Kernel {
         &mut self,
         network: NetworkId,
         sandboxes: impl IntoIterator<Item = SandboxId>,
+        in_host: bool,
     ) -> Result<Observed, KernelError> {
         let links = self.links(Place::Hidden(network))?;
         if links.is_none()
@@ -268,6 +269,9 @@ impl Kernel {
             (self.uplinks.get(&network).copied(), self.guards.loaded(Place::Hidden(network)).cloned());
         let hidden = links.map(|links| Hidden { links, uplink, guard });
         let mut observed = Observed { hidden, ..Observed::default() };
+        if in_host {
+            observed.host = self.links(Place::Host)?.unwrap_or_default();
+        }
         for sandbox in sandboxes {
             if let Some(links) = self.links(Place::Sandbox(sandbox))? {
                 observed.sandboxes.insert(sandbox, links);
@@ -405,6 +409,15 @@ impl Kernel {
             Step::AddBridge { at, name, mac } => {
                 let (_, links, runtime) = self.inside(*at)?;
                 runtime.block_on(links.add_bridge(name, *mac))?;
+            }
+            Step::AddDevice { at, name, near, owner } => {
+                let (namespace, links, runtime) = self.inside(*at)?;
+                namespace.run(|| Tap::keep(name, *owner))??;
+                runtime.block_on(links.set_mac(name, *near))?;
+            }
+            Step::Redirect { at, from, to } => {
+                let (_, links, runtime) = self.inside(*at)?;
+                runtime.block_on(links.redirect(from, to))?;
             }
             Step::AddTap { at, name, near } => self.add_tap(*at, name, *near)?,
             Step::DeleteLink { at, name } => {

@@ -14,6 +14,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::tc::TcHandle;
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
     RouteMessageBuilder,
@@ -30,6 +31,11 @@ mod seen;
 pub(crate) use children::Child;
 pub(crate) use rules::write as write_rule;
 pub use seen::{Ipv6Settings, Link};
+
+/// Handle of a link's ingress queueing (`linux/pkt_sched.h`).
+const INGRESS: u32 = 0xffff_0000;
+/// Every protocol (`ETH_P_ALL`), in the order of the wire.
+const ANY_PROTOCOL: u16 = 3_u16.to_be();
 
 /// What was asked of the kernel's network, and its answer.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +241,25 @@ impl Links {
         let message = near.build();
         let attempt = format!("make veth pair {} – {}", veth.name, veth.peer);
         self.handle.link().add(message).execute().await.map_err(failed(attempt))
+    }
+
+    /// Has whatever comes in by `from` leave by `to`, before anybody else sees it; what was ordered before no longer holds.
+    ///
+    /// # Errors
+    /// No such link, or the kernel has no ingress queueing, `u32` filter or `mirred` action.
+    pub async fn redirect(&self, from: &str, to: &str) -> Result<()> {
+        let (attempt, to) = (format!("redirect {from} to {to}"), self.index(to).await?);
+        let missing = || NetlinkError { attempt: attempt.clone(), source: io::Error::from_raw_os_error(19) };
+        let from = i32::try_from(self.index(from).await?).map_err(|_| missing())?;
+        let mut clear = self.handle.qdisc().del(from);
+        clear.message_mut().header.parent = TcHandle::INGRESS;
+        // As a rule there is none.
+        let _ = clear.execute().await;
+        let queueing = self.handle.qdisc().add(from).ingress().execute().await;
+        queueing.map_err(failed(attempt.clone()))?;
+        let filter =
+            self.handle.traffic_filter(from).add().parent(INGRESS).protocol(ANY_PROTOCOL).redirect(to);
+        filter.map_err(failed(attempt.clone()))?.execute().await.map_err(failed(attempt))
     }
 
     /// Makes a VXLAN device of the kernel's, down; its socket stays in this namespace wherever it is moved.

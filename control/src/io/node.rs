@@ -343,7 +343,7 @@ impl Node {
             let named = sandbox.interfaces.get(&own.lease.endpoint).cloned();
             let interface = named.or_else(|| self.fresh.contains(&own.lease.endpoint).then(String::new))?;
             let Lease { endpoint: id, mac, addresses, .. } = own.lease;
-            let end = sandbox.end();
+            let end = sandbox.end(self.cluster.node_id());
             Some(WantedEndpoint { id, sandbox: own.sandbox, end, interface, mac, addresses })
         });
         let sealed = self.cluster.is_encrypted(network);

@@ -25,6 +25,8 @@ const TAP_PREFIX: &str = "tap";
 
 /// What the loop does once the kernel has done its part.
 pub(crate) type Next = Box<dyn FnOnce(&mut Node) + Send>;
+/// Links of a namespace by name.
+type Links = BTreeMap<String, SeenLink>;
 type Work = Box<dyn FnOnce(&mut Bench) -> Next + Send>;
 
 /// The kernel, and what the thread remembers between pieces of work.
@@ -99,9 +101,11 @@ impl Bench {
     /// What failed, in words.
     pub(crate) fn settle(&mut self, mut wanted: Wanted, purpose: Purpose) -> Result<Settled, String> {
         let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
-        let observed = self.kernel.observe(wanted.network, sandboxes);
+        let in_host = wanted.endpoints.iter().any(|endpoint| matches!(endpoint.end, End::Device { .. }));
+        let observed = self.kernel.observe(wanted.network, sandboxes, in_host);
         let observed = observed.map_err(|fault| explain(&fault))?;
-        let interface = self.name(&mut wanted.endpoints, &observed.sandboxes, purpose.fresh())?;
+        let interface =
+            self.name(&mut wanted.endpoints, (&observed.sandboxes, &observed.host), purpose.fresh())?;
         let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
         self.finish(&pieces(&wanted, &observed), &purpose, interface)
     }
@@ -119,7 +123,7 @@ impl Bench {
             self.kernel.observe_host(concerned(&wanted, &purpose)).map_err(|fault| explain(&fault))?;
         let mut interface = None;
         for endpoints in wanted.endpoints_mut() {
-            let named = self.name(endpoints, &observed.sandboxes, purpose.fresh())?;
+            let named = self.name(endpoints, (&observed.sandboxes, &observed.links), purpose.fresh())?;
             interface = interface.or(named);
         }
         let left_alone = self.check(&wanted, &observed, &purpose)?;
@@ -162,7 +166,7 @@ impl Bench {
     fn name(
         &mut self,
         endpoints: &mut Vec<WantedEndpoint>,
-        sandboxes: &BTreeMap<SandboxId, BTreeMap<String, SeenLink>>,
+        (sandboxes, host): (&BTreeMap<SandboxId, Links>, &Links),
         fresh: Option<&Fresh>,
     ) -> Result<Option<(SandboxId, String)>, String> {
         let mut interface = None;
@@ -175,6 +179,16 @@ impl Bench {
                         (there.ok_or("the sandbox's namespace is gone")?, prefix.as_str())
                     }
                     End::Descriptor => (&nothing, TAP_PREFIX),
+                    End::Device { .. } if host.contains_key(prefix) => {
+                        return Err(format!(
+                            "the host has an interface {prefix} already: choose another name"
+                        ));
+                    }
+                    End::Device { .. } => {
+                        endpoint.interface.clone_from(prefix);
+                        interface = Some((endpoint.sandbox, prefix.clone()));
+                        continue;
+                    }
                 };
                 let picked = self.picked.values().filter(|(sandbox, _)| *sandbox == endpoint.sandbox);
                 let picked = picked.map(|(_, name)| name);

@@ -56,6 +56,18 @@ pub(crate) fn tun_set_offload(tun: BorrowedFd<'_>, bits: libc::c_uint) -> io::Re
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, c_ulong::from(bits)) }).map(drop)
 }
 
+/// Lets processes of user `owner` open the interface by its name.
+pub(crate) fn tun_set_owner(tun: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOWNER takes its argument by value; no memory is touched.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOWNER, c_ulong::from(owner)) }).map(drop)
+}
+
+/// Has the interface stay when its last descriptor is closed.
+pub(crate) fn tun_set_persistent(tun: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes its argument by value; no memory is touched.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, c_ulong::from(1_u32)) }).map(drop)
+}
+
 /// Sets the queue length of interface `name`, packets, in the network namespace of `socket`.
 pub(crate) fn set_queue_len(socket: BorrowedFd<'_>, name: &str, packets: c_int) -> io::Result<()> {
     let mut request = interface_request(name);

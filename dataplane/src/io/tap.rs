@@ -84,6 +84,17 @@ impl Tap {
         sys::tun_set_interface(file.as_fd(), name, flags).map_err(refused("create", name))?;
         Ok(file.into())
     }
+
+    /// Creates TAP `name`, as [`Tap::lend`] does, that stays when nobody has it open, for processes of user `owner` to
+    /// open by its name.
+    ///
+    /// # Errors
+    /// As [`Tap::lend`]; nothing is left then.
+    pub fn keep(name: &str, owner: u32) -> Result<(), TapError> {
+        let tap = Self::lend(name)?;
+        sys::tun_set_owner(tap.as_fd(), owner).map_err(refused("set the owner of", name))?;
+        sys::tun_set_persistent(tap.as_fd()).map_err(refused("keep", name))
+    }
 }
 
 /// One queue of a TAP: reads and writes are one frame each, behind a virtio_net_hdr.

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use weft_control::api::{
     Connect, Connected, Disconnect, EndpointConfig, EndpointIpamConfig, Ipam, Network, NetworkCreate,
-    NetworkCreated,
+    NetworkCreated, Sandbox, SandboxCreate,
 };
 
 use super::each::{each, inspect_each};
 use super::sandbox::resolve;
-use crate::args::{ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, KeyValue, NetworkVerb, RemoveArgs};
+use crate::args::{
+    ConnectArgs, CreateArgs, Device, DisconnectArgs, InspectArgs, KeyValue, NetworkVerb, RemoveArgs,
+};
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Outcome};
 use crate::ipam;
 use crate::output::{Screen, escape};
+use crate::supervise::described;
 
 mod list;
 mod prune;
@@ -71,8 +74,32 @@ fn connect(args: &ConnectArgs, client: &Client, screen: &mut Screen) -> Outcome 
         aliases: args.alias.clone(),
         gw_priority: args.gw_priority,
     };
-    let connected = attach(&args.network, resolve(&args.sandbox, client)?, wishes, client)?;
+    let connected = match (&args.tap, &args.sandbox) {
+        (Some(device), _) => connect_device(&args.network, device, wishes, client, screen)?,
+        (None, Some(target)) => attach(&args.network, resolve(target, client)?, wishes, client)?,
+        (None, None) => return Err(Failure::Usage("say what to attach".to_owned())),
+    };
     if args.json { Ok(screen.json(&connected)?) } else { Ok(()) }
+}
+
+/// Makes a TAP on this host that is an endpoint of a network; one that cannot be attached is gone again.
+fn connect_device(
+    network: &str,
+    device: &Device,
+    wishes: EndpointConfig,
+    client: &Client,
+    screen: &mut Screen,
+) -> Outcome<Connected> {
+    let tap_owner = Some(device.owner.unwrap_or_else(|| nix::unistd::getuid().as_raw()));
+    let request =
+        SandboxCreate { name: device.name.clone(), tap: true, tap_owner, ..SandboxCreate::default() };
+    let sandbox: Sandbox = client.change("/sandboxes/create", &request)?;
+    let connected = attach(network, sandbox.id.clone(), wishes, client).inspect_err(|_| {
+        let _ = client.remove(&format!("{}?force=true", super::sandbox::path(&sandbox.id)));
+    })?;
+    let line = format!("weft: {} is a TAP of {network}: {}", device.name, described(&connected));
+    screen.complain(&escape(&line));
+    Ok(connected)
 }
 
 /// Attaches a sandbox to a network.

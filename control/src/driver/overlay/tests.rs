@@ -32,7 +32,7 @@ fn wanted(endpoints: &[WantedEndpoint]) -> Validated {
 /// A kernel that has the sandboxes `1..=sandboxes` and does as it is told.
 fn kernel(sandboxes: u8) -> Observed {
     let empty = |n| (SandboxId([n; 16]), BTreeMap::new());
-    Observed { hidden: None, sandboxes: (1..=sandboxes).map(empty).collect() }
+    Observed { hidden: None, host: BTreeMap::new(), sandboxes: (1..=sandboxes).map(empty).collect() }
 }
 
 impl Observed {
@@ -99,6 +99,7 @@ impl Perform for Observed {
                 self.add(peer_at, &peer, SeenLink { mac, mtu, settings, ..SeenLink::default() })?;
                 self.add(at, &name, SeenLink { mtu, ..SeenLink::default() })?;
             }
+            Step::AddDevice { .. } | Step::Redirect { .. } => panic!("{step} is for TAPs in the host"),
             Step::AddTap { at, name, .. } => {
                 self.add(at, &name, SeenLink { mtu: 1500, ..SeenLink::default() })?;
             }

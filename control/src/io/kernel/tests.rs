@@ -80,10 +80,10 @@ fn settle(kernel: &mut Kernel, endpoints: &[WantedEndpoint]) -> Plan {
     let wanted = Wanted { network: NET, vni, mtu: 1450, sealed: false, endpoints: endpoints.to_vec() };
     let wanted = wanted.validate().expect("it is possible");
     let all = [SandboxId([1; 16]), SandboxId([2; 16])];
-    let observed = kernel.observe(NET, all).expect("the kernel answers");
+    let observed = kernel.observe(NET, all, false).expect("the kernel answers");
     let steps = plan(&wanted, &observed);
     run(&steps, kernel).unwrap_or_else(|failure| panic!("{} failed: {:?}", failure.step, failure.cause));
-    let again = plan(&wanted, &kernel.observe(NET, all).expect("the kernel answers"));
+    let again = plan(&wanted, &kernel.observe(NET, all, false).expect("the kernel answers"));
     assert_eq!(again.to_string(), "", "nothing is left to do");
     kernel.close_all();
     steps
@@ -115,7 +115,7 @@ fn two_sandboxes_on_one_node_reach_each_other_and_removal_leaves_nothing() {
     assert!(!pings(&kernel, "sandbox1", "10.9.0.2"), "a removed endpoint answers no more");
     settle(&mut kernel, &[]);
     assert_eq!(kernel.pins().list().expect("a directory"), ["sandbox1", "sandbox2"]);
-    let seen = kernel.observe(NET, [SandboxId([1; 16])]).expect("the kernel answers");
+    let seen = kernel.observe(NET, [SandboxId([1; 16])], false).expect("the kernel answers");
     assert_eq!(seen.sandboxes[&SandboxId([1; 16])].keys().collect::<Vec<_>>(), ["lo"]);
     assert!(dummy.0.lock().expect("not poisoned").is_empty());
     kernel.close_all();
@@ -130,7 +130,7 @@ fn a_step_that_fails_anywhere_leaves_the_kernel_as_before() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut kernel, dummy) = kernel(directory.path());
     let all = [SandboxId([1; 16]), SandboxId([2; 16])];
-    let before = kernel.observe(NET, all).expect("the kernel answers");
+    let before = kernel.observe(NET, all, false).expect("the kernel answers");
     let vni = Vni::try_from(42).expect("it fits");
     let wanted =
         Wanted { network: NET, vni, mtu: 1450, sealed: false, endpoints: vec![endpoint(1), endpoint(2)] };
@@ -141,7 +141,11 @@ fn a_step_that_fails_anywhere_leaves_the_kernel_as_before() {
         assert!(matches!(failure.cause, KernelError::Told), "{:?}", failure.cause);
         assert!(failure.leftovers.is_empty(), "{:?}", failure.leftovers);
         kernel.close_all();
-        assert_eq!(kernel.observe(NET, all).expect("the kernel answers"), before, "failed at step {fail_in}");
+        assert_eq!(
+            kernel.observe(NET, all, false).expect("the kernel answers"),
+            before,
+            "failed at step {fail_in}"
+        );
         assert!(dummy.0.lock().expect("not poisoned").is_empty());
     }
     kernel.close_all();

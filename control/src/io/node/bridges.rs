@@ -1,6 +1,6 @@
 //! Networks of this host: their bridges, and the ways out of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,13 +8,14 @@ use ipnet::IpNet;
 use super::{Errand, Node, Reply, answer, internal, json, wall};
 use crate::api::{NetworkCreate, NetworkCreated};
 use crate::catalog;
-use crate::driver::WantedEndpoint;
 use crate::driver::bridge::{Wanted, WantedBridge};
 use crate::driver::macvlan::WantedNetwork;
+use crate::driver::{WantedEndpoint, far_name};
 use crate::io::server::{Answer, Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::local::{BridgeView, EndpointView, ParentView};
 use crate::model::{NetworkId, SandboxId};
+use crate::sandbox::{Origin, Sandbox};
 use crate::timestamp::UnixMillis;
 use axum::http::StatusCode;
 
@@ -113,7 +114,22 @@ impl Node {
         let children: Vec<_> = self.local.children().map(|network| self.wanted_network(network)).collect();
         let sandboxes = self.sandboxes.iter().map(|sandbox| sandbox.id);
         let holders = if children.is_empty() { BTreeSet::new() } else { sandboxes.collect() };
-        Wanted { me: self.cluster.node_id(), bridges: bridges.collect(), children, holders }
+        let (me, devices) = (self.cluster.node_id(), self.devices());
+        Wanted { me, bridges: bridges.collect(), children, devices, holders }
+    }
+
+    /// Links in the host that endpoints end in.
+    fn devices(&self) -> BTreeSet<String> {
+        let is_device = |sandbox: &&Sandbox| matches!(sandbox.origin, Origin::Device { .. });
+        let devices: BTreeMap<_, _> = (self.sandboxes.iter().filter(is_device))
+            .map(|sandbox| (sandbox.id, sandbox.name.to_string()))
+            .collect();
+        if devices.is_empty() {
+            return BTreeSet::new();
+        }
+        let own = self.own_endpoints().filter(|own| devices.contains_key(&own.sandbox));
+        let ends: Vec<String> = own.map(|own| far_name(own.lease.endpoint)).collect();
+        devices.into_values().chain(ends).collect()
     }
 
     fn wanted_network(&self, view: ParentView) -> WantedNetwork {
@@ -158,7 +174,14 @@ impl Node {
         let EndpointView { endpoint: id, mac, addresses, .. } = endpoint.clone();
         let named = sandbox.interfaces.get(&id).cloned();
         let interface = named.or_else(|| self.fresh.contains(&id).then(String::new))?;
-        Some(WantedEndpoint { id, sandbox: sandbox.id, end: sandbox.end(), interface, mac, addresses })
+        Some(WantedEndpoint {
+            id,
+            sandbox: sandbox.id,
+            end: sandbox.end(self.cluster.node_id()),
+            interface,
+            mac,
+            addresses,
+        })
     }
 
     /// Where whatever no other route takes leaves a sandbox: link and next hop, at most one of each family.

@@ -9,7 +9,7 @@ use super::{Errand, Node, Reply, Waiting, answer, bad_request, internal, json, n
 use crate::api::{Connect, Connected, Disconnect};
 use crate::catalog::Reach;
 use crate::cluster::{ClusterError, Ticket};
-use crate::driver::{End, port_name};
+use crate::driver::port_name;
 use crate::io::commands::Directory;
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::{Fresh, Purpose, Settled};
@@ -54,7 +54,7 @@ impl Node {
                 Err(LocalError::GatewayEndpoints.into())
             }
             Reach::Local(network) => {
-                if sandbox.end() == End::Descriptor && self.local.has_parent(network) {
+                if !sandbox.has_namespace() && self.local.has_parent(network) {
                     let text = "a virtual machine has no place on a macvlan or ipvlan network: use one of the driver \
                                 bridge or overlay";
                     return Err(bad_request(text));
@@ -124,8 +124,11 @@ impl Node {
 
     fn begin_interface(&mut self, lease: &Lease, sandbox: SandboxId) -> Fresh {
         self.fresh.insert(lease.endpoint);
-        let taken = self.sandboxes.get(sandbox).map(|sandbox| sandbox.interfaces.values().cloned().collect());
-        let prefix = self.local.interface_prefix(lease.network).to_owned();
+        let sandbox = self.sandboxes.get(sandbox);
+        let taken = sandbox.map(|sandbox| sandbox.interfaces.values().cloned().collect());
+        let device = sandbox.filter(|sandbox| matches!(sandbox.origin, Origin::Device { .. }));
+        let prefix = device.map_or(self.local.interface_prefix(lease.network), |device| device.name.as_str());
+        let prefix = prefix.to_owned();
         let (endpoint, network) = (lease.endpoint, lease.network);
         Fresh { endpoint, network, taken: taken.unwrap_or_default(), prefix }
     }
@@ -180,7 +183,7 @@ impl Node {
 
     /// The last step of an attachment: default routes may lead elsewhere now.
     fn show_way_out(&mut self, lease: &Lease, sandbox: SandboxId, interface: String, reply: Reply) {
-        if self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.end() == End::Namespace) {
+        if self.sandboxes.get(sandbox).is_some_and(Sandbox::has_namespace) {
             self.untold.push((sandbox, interface.clone(), lease.mac));
         }
         tracing::info!(endpoint = %lease.endpoint, network = %lease.network, interface, "attached");
@@ -377,9 +380,10 @@ impl Node {
         });
     }
 
-    /// A namespace somebody handed over is of no use to us once it has no endpoint.
+    /// A namespace somebody handed over, or a TAP's name, is of no use to us once it has no endpoint.
     fn let_go_if_unused(&mut self, sandbox: SandboxId, errand: Errand) {
-        let unused = |sandbox: &&Sandbox| sandbox.origin == Origin::Adopted && sandbox.interfaces.is_empty();
+        let kept = |origin| matches!(origin, Origin::Made | Origin::Machine);
+        let unused = |sandbox: &&Sandbox| !kept(sandbox.origin) && sandbox.interfaces.is_empty();
         if self.sandboxes.get(sandbox).filter(unused).is_some()
             && let Err(refusal) = self.forget_sandbox(sandbox, Some(errand))
         {

@@ -6,13 +6,13 @@ use axum::http::StatusCode;
 
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::{HostConfig, SandboxCreate};
-use crate::driver::End;
+use crate::driver::is_interface_name;
 use crate::io::commands::Directory;
 use crate::io::kernel::KernelError;
 use crate::io::namespace::{Namespace, NamespaceId};
 use crate::io::process;
 use crate::io::server::{Answer, Refusal, explain};
-use crate::io::worker::{Bench, word};
+use crate::io::worker::{Bench, Purpose, word};
 use crate::model::{Name, SandboxId};
 use crate::names::Wishes;
 use crate::network::OwnEndpoint;
@@ -46,7 +46,14 @@ impl Node {
         let SandboxCreate { hostname, dns, dns_search, dns_options, extra_hosts, .. } = &request;
         let wishes =
             Wishes::check(hostname, dns, dns_search, dns_options, extra_hosts).map_err(bad_request)?;
-        let origin = if request.tap { Origin::Machine } else { Origin::Made };
+        let origin = match (request.tap, request.tap_owner) {
+            (_, Some(_)) if !is_interface_name(name.as_str()) => {
+                return Err(bad_request(format!("invalid interface name {:?}", name.as_str())));
+            }
+            (_, Some(owner)) => Origin::Device { owner },
+            (true, None) => Origin::Machine,
+            (false, None) => Origin::Made,
+        };
         let (created, interfaces) = (wall(), BTreeMap::new());
         Ok((Sandbox { id, name, created, origin, owner, interfaces, wishes }, ports))
     }
@@ -60,7 +67,7 @@ impl Node {
 
     /// Namespace first, record second: what a crash leaves between the two is a pin that nobody remembers.
     fn make(&mut self, sandbox: Sandbox, ports: Ports, reply: Reply) {
-        if sandbox.end() == End::Descriptor {
+        if !sandbox.has_namespace() {
             return self.made(sandbox, ports, Ok(()), reply);
         }
         self.making.insert(sandbox.name.clone());
@@ -172,7 +179,7 @@ impl Node {
         let rows: Vec<_> = self.unpublishing(id).into_iter().chain([forget(id)]).collect();
         self.commit("sandbox-remove", &rows)?;
         self.unpublished(id);
-        self.sandboxes.remove(id);
+        let removed = self.sandboxes.remove(id);
         self.names.doubt();
         tracing::info!(sandbox = %id, "sandbox removed");
         let fresh = |own: &OwnEndpoint| self.fresh.contains(&own.lease.endpoint);
@@ -183,6 +190,9 @@ impl Node {
                 tracing::warn!(endpoint = %own.lease.endpoint, fault = %refusal.message, "an endpoint stays for now");
                 self.errands.note(errand, refusal.message);
             }
+        }
+        if removed.is_some_and(|sandbox| matches!(sandbox.origin, Origin::Device { .. })) {
+            self.settle_bridges(Purpose::Removal, errand);
         }
         self.remove_namespace(id, errand);
         Ok(())
@@ -210,7 +220,7 @@ impl Node {
     /// Opens a sandbox's namespace for somebody else.
     pub(super) fn open_sandbox(&mut self, name: &str, reply: Reply) {
         let id = match self.sandboxes.resolve(name) {
-            Ok(sandbox) if sandbox.end() == End::Namespace => sandbox.id,
+            Ok(sandbox) if sandbox.has_namespace() => sandbox.id,
             Ok(sandbox) => {
                 let name = &sandbox.name;
                 let text =

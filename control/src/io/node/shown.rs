@@ -11,7 +11,7 @@ use super::{Node, json, now};
 use crate::api;
 use crate::catalog::Reach;
 use crate::command::State;
-use crate::driver::{COUNTERS, End};
+use crate::driver::COUNTERS;
 use crate::io::commands::{self, Directory};
 use crate::io::server::{Answer, Refusal};
 use crate::io::streams::StreamCounters;
@@ -141,9 +141,9 @@ impl Node {
             name: sandbox.name.to_string(),
             id: sandbox.id.long(),
             created: UnixMillis(sandbox.created).to_string(),
-            namespace: match sandbox.end() {
-                End::Namespace => self.facts.namespaces.join(sandbox.name.as_str()).display().to_string(),
-                End::Descriptor => String::new(),
+            namespace: match sandbox.has_namespace() {
+                true => self.facts.namespaces.join(sandbox.name.as_str()).display().to_string(),
+                false => String::new(),
             },
             ephemeral: sandbox.owner.is_some(),
             adopted: sandbox.origin == Origin::Adopted,
