@@ -25,7 +25,7 @@ const NOT_HERE: [&str; 9] = [
 /// Points that only networks of one host come to.
 const LOCAL: [&str; 3] = ["local-network-", "ports-", "add-child"];
 /// Steps of which everything is made after a host's restart.
-const MAKING: [&str; 12] = [
+const MAKING: [&str; 13] = [
     "make-namespace",
     "set-up",
     "set-sysctl",
@@ -38,6 +38,7 @@ const MAKING: [&str; 12] = [
     "pin-mac",
     "add-address",
     "tell",
+    "set-default-route",
 ];
 
 #[test]
@@ -108,6 +109,9 @@ fn an_agent_killed_at_any_step_of_bringing_everything_back_does_the_rest_the_nex
                 for address in keep.addresses() {
                     assert!(pings(&far.namespace, address), "far reaches keep after {name} {turn}");
                 }
+                until(&format!("keep has its way out after {name} {turn}"), || {
+                    keep.namespace.run("ip route show default").contains("dev eth1")
+                });
                 drop(keep);
                 assert_eq!(before, left(a), "after {name} {turn}");
                 died
