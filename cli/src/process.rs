@@ -111,7 +111,9 @@ impl Signals {
         held.add(Signal::SIGCHLD);
         let mut previous = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut previous))?;
-        Ok(Self { source: SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC)?, previous })
+        // Somebody else in this process may read the signal that was announced to us.
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self { source: SignalFd::with_flags(&held, flags)?, previous })
     }
 }
 

@@ -183,7 +183,7 @@ pub enum Return {
     Keep,
     /// Its namespace is gone (the host restarted): an empty one takes its place, with the same endpoints.
     MakeAnew,
-    /// It cannot come back: it was adopted, or its process is gone.
+    /// It cannot come back: it was adopted, or its process is gone, or it is a device of no network.
     Remove,
 }
 
@@ -214,6 +214,8 @@ impl Sandbox {
     #[must_use]
     pub fn comes_back(&self, namespace_there: bool, owner_there: bool) -> Return {
         match (self.owner.is_none() || owner_there, namespace_there, self.origin) {
+            // It is there for its attachment, which came to nothing.
+            (true, _, Origin::Device { .. }) if self.interfaces.is_empty() => Return::Remove,
             (true, _, Origin::Machine | Origin::Device { .. }) => Return::Keep,
             (false, _, _) | (_, false, Origin::Adopted) => Return::Remove,
             (true, true, _) => Return::Keep,
@@ -282,5 +284,9 @@ mod tests {
         let machine = Sandbox { origin: Origin::Machine, ..ephemeral };
         assert_eq!(machine.comes_back(false, true), Return::Keep, "it never had a namespace");
         assert_eq!(machine.comes_back(false, false), Return::Remove);
+        let device = Sandbox { origin: Origin::Device { owner: 0 }, owner: None, ..machine };
+        assert_eq!(device.comes_back(false, false), Return::Keep);
+        let unused = Sandbox { interfaces: BTreeMap::new(), ..device };
+        assert_eq!(unused.comes_back(false, false), Return::Remove, "nobody could take it back");
     }
 }

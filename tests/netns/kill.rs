@@ -135,6 +135,36 @@ fn an_agent_killed_while_it_works_on_children_of_a_link_comes_back_with_all_it_p
     strike_locally(&points, 20, &["-d", "macvlan", "-o", "parent=u0", "--subnet", "10.8.0.0/24"]);
 }
 
+#[test]
+fn an_agent_killed_while_it_makes_a_tap_with_a_name_leaves_nothing_once_it_is_taken_back() {
+    needs_root!();
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    let before = left_of_host(a);
+    let here = |point: &String| point.starts_with("add-device") || point.starts_with("redirect");
+    let points: Vec<String> = weft_control::io::kill::points().into_iter().filter(here).collect();
+    assert_eq!(points.len(), 4, "{points:?}");
+    for (point, driver) in points.iter().flat_map(|point| [(point, "overlay"), (point, "bridge")]) {
+        if driver == "bridge" && point.starts_with("redirect") {
+            continue;
+        }
+        a.ok(&["network", "create", "-d", driver, "app"]);
+        a.stop();
+        strike(a, point, |_| {
+            a.weft(&["network", "connect", "--tap", "vm1", "app"]);
+            Some(())
+        });
+        a.start(&[]);
+        // Whether it is attached is not promised: the call has not returned.
+        a.weft(&["network", "disconnect", "app", "vm1"]);
+        until(&format!("{driver} can go after {point}"), || a.weft(&["network", "rm", "app"]).code == 0);
+        eventually(&format!("nothing is left of {driver} after {point}"), || {
+            let after = left_of_host(a);
+            if before == after { Ok(()) } else { Err(format!("before {before:#?}\nafter {after:#?}")) }
+        });
+    }
+}
+
 /// Has an agent that makes, uses and removes a network as `flags` say killed at each of `count` points.
 fn strike_locally(points: &[&str], count: usize, flags: &[&str]) {
     let rig = Rig::cluster(1);
