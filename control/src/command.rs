@@ -51,10 +51,16 @@ pub struct Command {
 }
 
 impl Command {
+    /// Whether it lives in the host's network.
+    #[must_use]
+    pub fn is_of_host(&self) -> bool {
+        self.network_mode == HOST
+    }
+
     /// Whether it lives in the network of another sandbox or of the host.
     #[must_use]
     pub fn shares_network(&self) -> bool {
-        self.network_mode == HOST || self.network_mode.starts_with(SHARED)
+        self.is_of_host() || self.network_mode.starts_with(SHARED)
     }
 
     /// Whether it lives in no network.

@@ -385,6 +385,7 @@ fn local_networks_are_made_and_used_as_written() {
                 "inspect defaut -f '{{.HostConfig.NetworkMode}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'",
                 &["bridge 172.17."],
             ),
+            ("run -d --name hote --network host -- sleep 300", &[]),
             ("run -d --name mon-app --network app-dev-network --ip 172.28.5.10 -- sleep 300", &[]),
             ("run --rm --network app-dev-network -- ping -c 1 -W 5 172.28.5.10", &[" 0% packet loss"]),
             ("run -d -p 8000:5000 --name publie -- sleep 300", &[]),
@@ -422,6 +423,44 @@ fn local_networks_are_made_and_used_as_written() {
                 "user-specified IP address is supported on user-defined networks only",
             ),
             (1, "run --rm --network app-dev-network --ip 10.99.0.1 -- true", "10.99.0.1"),
+            (1, "network create --subnet 10.90.0.0/24 --ip-range 10.90.0.0/16 r", "CIDR block is bigger"),
+            (
+                1,
+                "network create --subnet 10.90.0.0/24 --ip-range 10.91.0.0/25 r",
+                "no matching subnet for range 10.91.0.0/25",
+            ),
+            (
+                1,
+                "network create --subnet 10.90.0.0/24 --gateway 10.91.0.1 r",
+                "no matching subnet for gateway 10.91.0.1",
+            ),
+            (
+                1,
+                "network create --subnet 10.90.0.0/24 --subnet 10.91.0.0/24 --ip-range 10.90.0.0/25 --ip-range 10.90.0.128/25 r",
+                "cannot configure multiple ranges (10.90.0.128/25, 10.90.0.0/25) on the same subnet (10.90.0.0/24)",
+            ),
+            (
+                1,
+                "network create --subnet 10.90.0.0/24 --subnet 10.91.0.0/24 --gateway 10.90.0.1 --gateway 10.90.0.2 r",
+                "cannot configure multiple gateways (10.90.0.2, 10.90.0.1) for the same subnet (10.90.0.0/24)",
+            ),
+            (1, "network disconnect host hote", "container was created in host network mode"),
+            (1, "network disconnect app-dev-network defaut", "is not connected to"),
+            (
+                1,
+                "network create -d macvlan -o parent=u0 -o macvlan_mode=x r",
+                "requested macvlan mode 'x' is not valid, 'bridge' mode is the macvlan driver default",
+            ),
+            (
+                1,
+                "run --rm --network container:mon-app --dns 192.0.2.53 -- true",
+                "conflicting options: dns and the network mode",
+            ),
+            (
+                1,
+                "run --rm --network container:mon-app --add-host a:192.0.2.9 -- true",
+                "conflicting options: custom host-to-IP mapping and the network mode",
+            ),
         ],
     );
 }

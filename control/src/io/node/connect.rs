@@ -13,7 +13,7 @@ use crate::driver::port_name;
 use crate::io::commands::Directory;
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::{Fresh, Purpose, Settled};
-use crate::local::LocalError;
+use crate::local::{Driver, LocalError};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::network::{Lease, NetworkError, OwnEndpoint};
 use crate::plan::Place;
@@ -354,13 +354,22 @@ impl Node {
         let holder = self.sandboxes.resolve(sandbox)?.id;
         let mut own = self.own_endpoints();
         let Some(endpoint) = own.find(|own| own.sandbox == holder && own.lease.network == id) else {
-            let text = format!("container {sandbox} is not connected to network {network}");
-            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+            return Err(self.not_connected(id, holder, sandbox, network));
         };
         if self.fresh.contains(&endpoint.lease.endpoint) {
             return Err(bad_request(format!("container {sandbox} is being connected")));
         }
         Ok(endpoint)
+    }
+
+    /// Why a sandbox without an endpoint in a network cannot leave it.
+    fn not_connected(&self, id: NetworkId, sandbox: SandboxId, who: &str, network: &str) -> Refusal {
+        let of_host = self.local.definition(id).is_some_and(|network| network.driver == Driver::Host);
+        let command = Directory::at(&self.commands_of(sandbox)).command();
+        if of_host && command.is_some_and(|command| command.is_of_host()) {
+            return LocalError::DisconnectHost.into();
+        }
+        Refusal::new(StatusCode::FORBIDDEN, format!("container {who} is not connected to network {network}"))
     }
 
     /// Gives the TAP of a virtual machine's endpoint away, once.
