@@ -295,6 +295,77 @@ fn a_docker_engine_answers_the_same_forms_in_the_same_shape() {
 }
 
 #[test]
+fn a_docker_engine_runs_containers_as_the_same_forms_run_sandboxes() {
+    needs_root!();
+    let engine = |form: &str| {
+        weft::answer(Command::new("sh").args(["-c", &format!("docker {form}")]).stdin(Stdio::null()))
+    };
+    if engine("version").code != 0 {
+        let text: &[u8] = b"no Docker engine answers here: its containers are not compared\n";
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text);
+        return;
+    }
+    let rig = Rig::cluster(1);
+    let a = &rig.hosts[0];
+    let _swept = Swept(a);
+    let name = format!("weft-run-{}", std::process::id());
+    let import = format!(
+        "mkdir -p /tmp/{name}/bin && cp $(command -v busybox) /tmp/{name}/bin/ && cd /tmp/{name}/bin && \
+         ln -s busybox sleep && ln -s busybox echo && tar -C .. -c . | docker import - {name} && rm -r /tmp/{name}"
+    );
+    let imported = weft::answer(Command::new("sh").args(["-c", &import]).stdin(Stdio::null()));
+    assert_eq!(imported.code, 0, "{imported:?}");
+    let _removed = Removed(&name);
+    // NAME is this run's, IMAGE an image in Docker and `--` in weft.
+    let forms = [
+        ("network create --subnet 10.213.9.0/24 NAME", false),
+        ("run -d --name NAME-1 --network NAME IMAGE sleep 300", false),
+        ("run -d --name NAME-2 --network NAME --ip 10.213.9.77 -e KEY=VALUE IMAGE sleep 300", false),
+        ("run --rm --network none IMAGE echo hello", true),
+        ("run --rm --network host -p 8080:80 IMAGE echo hello", true),
+        ("run --rm --network container:NAME-1 IMAGE echo shared", true),
+        ("exec NAME-2 sh -c 'echo $KEY'", false),
+        ("ps --filter name=NAME-2 --format '{{.Names}} {{.Networks}} {{.State}}'", true),
+        (
+            "inspect NAME-2 --format '{{range $net, $conf := .NetworkSettings.Networks}}{{$net}} {{$conf.IPAddress}}{{end}}'",
+            true,
+        ),
+        ("inspect NAME-1 --format '{{.HostConfig.NetworkMode}} {{.State.Status}} {{.State.Running}}'", true),
+        ("inspect NAME-1 | grep NetworkMode | tr -d ' '", true),
+        ("network inspect NAME --format '{{len .Containers}}'", true),
+        ("network rm NAME", false),
+        ("network disconnect NAME NAME-1", true),
+        ("network disconnect NAME NAME-1", false),
+        ("network connect NAME NAME-1", true),
+        ("stop -t 0 NAME-1 NAME-2", true),
+        ("rm NAME-1 NAME-2", true),
+        ("network prune -f --filter label=nothing-has-it", true),
+        ("network rm NAME", true),
+    ];
+    for (form, same) in forms {
+        let form = form.replace("NAME", &name);
+        let theirs = engine(&form.replace("IMAGE", &name).replace("sh -c", "busybox sh -c"));
+        let ours = shell(a, &form.replace("IMAGE", "--"));
+        assert_eq!(theirs.code, ours.code, "{form}: {theirs:?} {ours:?}");
+        assert_eq!(theirs.stdout.len(), ours.stdout.len(), "{form}: {theirs:?} {ours:?}");
+        if same {
+            assert_eq!(theirs.stdout, ours.stdout, "{form}");
+        }
+    }
+}
+
+/// An image and what was run from it, removed however the test ends.
+struct Removed<'n>(&'n str);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        let name = self.0;
+        let all = format!("docker rm -f {name}-1 {name}-2; docker network rm {name}; docker rmi {name}");
+        weft::answer(Command::new("sh").args(["-c", &all]).stdin(Stdio::null()));
+    }
+}
+
+#[test]
 fn what_docker_shows_of_a_network_is_shown_under_the_same_keys() {
     needs_root!();
     let docker =
