@@ -1,7 +1,8 @@
-//! What the figures were measured on, and how they are printed.
+//! What benchmarks have in common: what the figures were measured on, how they are printed, how it ends.
 
 use std::fs;
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::thread;
 
 /// Prints it.
@@ -15,6 +16,21 @@ pub(crate) fn print() -> io::Result<()> {
         say("this is a debug build: its figures mean nothing")?;
     }
     Ok(())
+}
+
+/// Runs the benchmark `name`, where `cargo bench` asks for it.
+pub(crate) fn outcome(name: &str, asked: bool, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    if !asked {
+        // `cargo test --all-targets` starts benchmarks too; only `cargo bench` says so.
+        return ExitCode::SUCCESS;
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints one line at once.

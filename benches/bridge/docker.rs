@@ -1,8 +1,7 @@
 //! Docker's side: networks and containers of one run, removed at its end.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use weft::rig::Station;
@@ -25,25 +24,15 @@ impl Stack {
         let mut stack = Self { project, networks: Vec::new(), ends: Vec::new() };
         docker(&["info", "--format", "{{.ServerVersion}}"])
             .context("no Docker engine answers; start one (dockerd)")?;
-        stack.import()?;
+        let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/compose/busybox.sh");
+        output(Command::new(recipe).arg(&stack.project))?;
         for network in networks {
             docker(&["network", "create", &stack.named(network)])?;
             stack.networks.push(stack.named(network));
         }
         for end in ends {
             let (name, network) = (stack.named(end), stack.named(FIRST));
-            docker(&[
-                "run",
-                "-d",
-                "--name",
-                &name,
-                "--network",
-                &network,
-                &stack.project,
-                "/busybox",
-                "sleep",
-                "3600",
-            ])?;
+            docker(&["run", "-d", "--name", &name, "--network", &network, &stack.project, "sleep", "3600"])?;
             stack.ends.push(name);
         }
         Ok(stack)
@@ -51,22 +40,6 @@ impl Stack {
 
     fn named(&self, name: &str) -> String {
         format!("{}-{name}", self.project)
-    }
-
-    /// No registry is asked: the image is one file of this machine.
-    fn import(&self) -> Result<()> {
-        let found = Command::new("sh").args(["-c", "command -v busybox"]).output()?.stdout;
-        let busybox = PathBuf::from(String::from_utf8(found)?.trim());
-        let folder = busybox.parent().context("busybox is missing (Debian: busybox-static)")?;
-        let archive = Command::new("tar").arg("-C").arg(folder).args(["-ch", "busybox"]).output()?;
-        let mut import = Command::new("docker");
-        import.args(["import", "-", &self.project]).stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut child = import.spawn().context("start docker")?;
-        child.stdin.take().context("docker takes no input")?.write_all(&archive.stdout)?;
-        if !child.wait()?.success() {
-            bail!("docker import failed");
-        }
-        Ok(())
     }
 
     /// An end as something traffic can be measured from.
@@ -108,9 +81,14 @@ impl Drop for Stack {
 }
 
 fn docker(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("docker").args(arguments).output().context("start docker")?;
+    output(Command::new("docker").args(arguments))
+}
+
+/// What a command says, which must succeed.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("start {command:?}"))?;
     if !output.status.success() {
-        bail!("docker {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -5,7 +5,6 @@
 //! who makes the pairs. Measured by turns, medians compared. Needs root, an engine that answers and a static
 //! `busybox`; the containers' image is made from the latter.
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,17 +47,7 @@ const SECOND: &str = "second";
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` starts benchmarks too; only `cargo bench` says so.
-        return ExitCode::SUCCESS;
-    }
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "bridge: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    environment::outcome("bridge", options.bench, || run(&options))
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -12,7 +12,6 @@
 //!
 //! `cargo bench -p weft --bench overlay -- --quick` runs a short form; `--help` lists the options. Needs root.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -100,17 +99,7 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` starts benchmarks too; only `cargo bench` says so.
-        return ExitCode::SUCCESS;
-    }
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "overlay: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    environment::outcome("overlay", options.bench, || run(&options))
 }
 
 fn run(options: &Options) -> Result<()> {
