@@ -15,6 +15,21 @@ fn shell(host: &Host, form: &str) -> Answer {
     weft::answer(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()))
 }
 
+/// Runs a form through Docker.
+fn engine(form: &str) -> Answer {
+    weft::answer(Command::new("sh").args(["-c", &format!("docker {form}")]).stdin(Stdio::null()))
+}
+
+/// Whether there is anything to compare with; says so where not.
+fn an_engine_answers() -> bool {
+    let answers = engine("version").code == 0;
+    if !answers {
+        let text = b"no Docker engine answers here: nothing is compared with it\n";
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text);
+    }
+    answers
+}
+
 fn run_all(host: &Host, forms: &[Form]) {
     for (form, printed) in forms {
         let answer = shell(host, form);
@@ -241,12 +256,7 @@ fn sandboxes_run_and_are_looked_at_as_written() {
 #[test]
 fn a_docker_engine_answers_the_same_forms_in_the_same_shape() {
     needs_root!();
-    let engine = |form: &str| {
-        weft::answer(Command::new("sh").args(["-c", &format!("docker {form}")]).stdin(Stdio::null()))
-    };
-    if engine("version").code != 0 {
-        let text: &[u8] = b"no Docker engine answers here: its half of the comparison is not made\n";
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), text);
+    if !an_engine_answers() {
         return;
     }
     let rig = Rig::cluster(1);
@@ -297,12 +307,7 @@ fn a_docker_engine_answers_the_same_forms_in_the_same_shape() {
 #[test]
 fn a_docker_engine_runs_containers_as_the_same_forms_run_sandboxes() {
     needs_root!();
-    let engine = |form: &str| {
-        weft::answer(Command::new("sh").args(["-c", &format!("docker {form}")]).stdin(Stdio::null()))
-    };
-    if engine("version").code != 0 {
-        let text: &[u8] = b"no Docker engine answers here: its containers are not compared\n";
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), text);
+    if !an_engine_answers() {
         return;
     }
     let rig = Rig::cluster(1);
@@ -365,22 +370,17 @@ impl Drop for Removed<'_> {
 #[test]
 fn what_docker_shows_of_a_network_is_shown_under_the_same_keys() {
     needs_root!();
-    let docker =
-        |arguments: &[&str]| weft::answer(Command::new("docker").args(arguments).stdin(Stdio::null()));
-    if docker(&["version"]).code != 0 {
-        let text: &[u8] = b"no Docker engine answers here: keys are not compared\n";
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), text);
+    if !an_engine_answers() {
         return;
     }
     let rig = Rig::cluster(1);
     let name = format!("weft-keys-{}", std::process::id());
-    let create = ["network", "create", "--subnet", "10.213.8.0/24", "--gateway", "10.213.8.1", &name];
-    assert_eq!(docker(&create).code, 0);
-    rig.hosts[0].ok(&create);
-    let theirs = docker(&["network", "inspect", &name]);
-    let ours = rig.hosts[0].ok(&["network", "inspect", &name]);
-    docker(&["network", "rm", &name]);
-    let [theirs, ours] = [&theirs.stdout, &ours]
+    let create = format!("network create --subnet 10.213.8.0/24 --gateway 10.213.8.1 {name}");
+    let inspect = format!("network inspect {name}");
+    assert_eq!((engine(&create).code, shell(&rig.hosts[0], &create).code), (0, 0));
+    let (theirs, ours) = (engine(&inspect), shell(&rig.hosts[0], &inspect));
+    engine(&format!("network rm {name}"));
+    let [theirs, ours] = [&theirs.stdout, &ours.stdout]
         .map(|text| serde_json::from_str::<serde_json::Value>(text).expect("JSON")[0].clone());
     same_keys("network", &theirs, &ours);
     for key in [
