@@ -8,9 +8,8 @@ use crate::traffic::pings;
 #[test]
 fn without_icc_neighbours_are_kept_apart_and_the_way_out_works() {
     needs_root!();
-    let rig = Rig::wire(&["a", "client"]);
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.start(&[]);
     let icc = "com.docker.network.bridge.enable_icc=false";
     let subnets = ["--subnet", "172.28.0.0/24", "--ipv6", "--subnet", "fd28::/64"];
     a.ok(&[&["network", "create", "-o", icc][..], &subnets, &["apart"]].concat());

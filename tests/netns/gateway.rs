@@ -4,14 +4,6 @@ use crate::greeter::{Greeter, SHORT, ask, ask_for};
 use crate::rig::{Host, Rig, Sandbox, needs_root};
 use crate::wait::until;
 
-/// Two hosts with agents, and another one without.
-fn hosts_and_client() -> Rig {
-    let rig = Rig::wire(&["a", "b", "client"]);
-    rig.hosts[..2].iter().for_each(|host| host.start(&[]));
-    rig.meet(2);
-    rig
-}
-
 fn overlay(host: &Host, name: &str, flags: &[&str]) {
     host.ok(&[&["network", "create", "-d", "overlay"], flags, &[name]].concat());
 }
@@ -39,7 +31,7 @@ fn links(sandbox: &Sandbox<'_>) -> usize {
 #[test]
 fn a_sandbox_in_overlay_networks_alone_gets_out_with_the_hosts_address() {
     needs_root!();
-    let rig = hosts_and_client();
+    let rig = Rig::with_client(2);
     let [a, b, client] = rig.hosts.as_slice() else { panic!("three hosts") };
     overlay(a, "blue", &["--subnet", "10.7.0.0/24"]);
     let web = a.sandbox("web", "blue", &[]);
@@ -67,7 +59,7 @@ fn a_sandbox_in_overlay_networks_alone_gets_out_with_the_hosts_address() {
 #[test]
 fn a_sandbox_in_internal_overlays_alone_has_no_way_out() {
     needs_root!();
-    let rig = hosts_and_client();
+    let rig = Rig::with_client(2);
     let [a, _, client] = rig.hosts.as_slice() else { panic!("three hosts") };
     overlay(a, "inner", &["--internal", "--subnet", "10.7.0.0/24"]);
     a.ok(&["sandbox", "create", "-p", "8080:80", "db"]);
@@ -90,7 +82,7 @@ fn a_sandbox_in_internal_overlays_alone_has_no_way_out() {
 #[test]
 fn ports_of_a_sandbox_in_overlay_networks_alone_are_published_as_any_others() {
     needs_root!();
-    let rig = hosts_and_client();
+    let rig = Rig::with_client(2);
     let [a, _, client] = rig.hosts.as_slice() else { panic!("three hosts") };
     overlay(a, "blue", &["--subnet", "10.7.0.0/24"]);
     a.ok(&["sandbox", "create", "-p", "8080:80", "-p", "127.0.0.1:9000:80", "-P", "--expose", "81", "web"]);
@@ -129,7 +121,7 @@ fn ports_of_a_sandbox_in_overlay_networks_alone_are_published_as_any_others() {
 #[test]
 fn the_gateway_bridge_is_no_path_between_networks() {
     needs_root!();
-    let rig = hosts_and_client();
+    let rig = Rig::with_client(2);
     let [a, b, client] = rig.hosts.as_slice() else { panic!("three hosts") };
     overlay(a, "blue", &["--subnet", "10.7.0.0/24"]);
     overlay(a, "red", &["--subnet", "10.8.0.0/24"]);
@@ -175,7 +167,7 @@ fn received(host: &Host) -> serde_json::Value {
 #[test]
 fn the_default_route_and_the_ports_follow_the_networks_a_sandbox_is_in() {
     needs_root!();
-    let rig = hosts_and_client();
+    let rig = Rig::with_client(2);
     let [a, _, client] = rig.hosts.as_slice() else { panic!("three hosts") };
     overlay(a, "blue", &["--subnet", "10.7.0.0/24"]);
     a.ok(&["network", "create", "--subnet", "172.28.0.0/24", "local"]);
@@ -213,7 +205,7 @@ fn the_default_route_and_the_ports_follow_the_networks_a_sandbox_is_in() {
 #[test]
 fn a_gateway_bridge_that_a_user_made_is_the_one_that_is_used() {
     needs_root!();
-    let rig = hosts_and_client();
+    let rig = Rig::with_client(2);
     let [a, b, client] = rig.hosts.as_slice() else { panic!("three hosts") };
     for (flags, why) in [
         (&["--internal"][..], "it can neither be internal nor"),
@@ -257,9 +249,8 @@ fn a_gateway_bridge_that_a_user_made_is_the_one_that_is_used() {
 #[test]
 fn a_leg_survives_the_agent_and_goes_with_the_sandbox() {
     needs_root!();
-    let rig = Rig::wire(&["a", "client"]);
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.start(&[]);
     let at_rest = crate::audit::Snapshot::of(a);
     overlay(a, "blue", &["--subnet", "10.7.0.0/24"]);
     a.ok(&["sandbox", "create", "-p", "8080:80", "web"]);
@@ -313,9 +304,8 @@ fn a_leg_survives_the_agent_and_goes_with_the_sandbox() {
 #[test]
 fn a_command_has_its_way_out_and_its_ports_while_it_runs() {
     needs_root!();
-    let rig = Rig::wire(&["a", "client"]);
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.start(&[]);
     overlay(a, "blue", &["-o", "encrypted", "--subnet", "10.7.0.0/24"]);
     let _outside = Greeter::at(&client.namespace, "outside", 80);
     let served = || ask_for(&client.namespace, (a.ip4, 8080), SHORT).as_deref() == Some("hello\n");

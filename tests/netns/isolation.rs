@@ -41,9 +41,8 @@ fn hears(from: &Sandbox<'_>, to: IpAddr) -> bool {
 #[test]
 fn three_tiers_reach_what_their_networks_say_and_nothing_else() {
     needs_root!();
-    let rig = Rig::wire(&["a", "client"]);
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.start(&[]);
     let tiers = Tiers::on(a);
     let (web, api, db): (IpAddr, IpAddr, IpAddr) =
         (tiers.web.ip4().into(), tiers.api.ip4().into(), tiers.db.ip4().into());
@@ -79,9 +78,8 @@ fn three_tiers_reach_what_their_networks_say_and_nothing_else() {
 #[test]
 fn a_flushed_ruleset_closes_everything_until_it_is_back_within_a_second() {
     needs_root!();
-    let rig = Rig::wire(&["a", "client"]);
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
-    a.start(&[]);
     let tiers = Tiers::on(a);
     for subnet in ["172.28.0.0/24", "172.29.0.0/24"] {
         client.namespace.run(&format!("ip route add {subnet} via {}", a.ip4));

@@ -9,13 +9,6 @@ use crate::wait::until;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A host with an agent, and another without one that is its client.
-fn host_and_client() -> Rig {
-    let rig = Rig::wire(&["a", "client"]);
-    rig.hosts[0].start(&[]);
-    rig
-}
-
 /// Makes a sandbox that publishes, attached to `network`.
 fn publish<'h>(host: &'h Host, name: &str, network: &str, flags: &[&str]) -> crate::rig::Sandbox<'h> {
     let mut create = vec!["sandbox", "create"];
@@ -33,7 +26,7 @@ fn says(answer: Option<String>, expected: &str) {
 #[test]
 fn a_published_port_is_reached_from_outside_from_the_host_and_from_neighbours() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
     a.ok(&["network", "create", "--ipv6", "--subnet", "172.28.0.0/24", "--subnet", "fd28::/64", "blue"]);
     a.ok(&["network", "create", "--subnet", "172.29.0.0/24", "green"]);
@@ -75,7 +68,7 @@ fn a_published_port_is_reached_from_outside_from_the_host_and_from_neighbours() 
 #[test]
 fn a_port_on_a_loopback_address_is_the_hosts_alone() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
     a.ok(&["network", "create", "--subnet", "172.28.0.0/24", "blue"]);
     let web = publish(a, "web", "blue", &["-p", "127.0.0.1:8080:80", "-p", "[::1]:8080:80"]);
@@ -95,7 +88,7 @@ fn a_port_on_a_loopback_address_is_the_hosts_alone() {
 #[test]
 fn a_port_that_somebody_has_is_refused_and_nothing_stays() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let a = &rig.hosts[0];
     a.ok(&["network", "create", "--subnet", "172.28.0.0/24", "blue"]);
     let _web = publish(a, "web", "blue", &["-p", "8080:80"]);
@@ -191,7 +184,7 @@ fn rules(host: &Host) -> usize {
 #[test]
 fn a_datagrams_client_is_not_kept_with_a_sandbox_that_is_gone() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
     a.ok(&["network", "create", "--subnet", "172.28.0.0/24", "blue"]);
     let socket = client.namespace.enter(|| std::net::UdpSocket::bind((client.ip4, 5353))).expect("a port");
@@ -217,7 +210,7 @@ fn a_datagrams_client_is_not_kept_with_a_sandbox_that_is_gone() {
 #[test]
 fn an_agent_killed_while_it_gives_ports_gives_them_when_it_is_back() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
     a.ok(&["network", "create", "--subnet", "172.28.0.0/24", "blue"]);
     for (side, port) in [("before", "8001"), ("after", "8002")] {
@@ -238,7 +231,7 @@ fn an_agent_killed_while_it_gives_ports_gives_them_when_it_is_back() {
 #[test]
 fn a_firewall_that_drops_what_is_forwarded_is_named_with_the_way_out_which_works() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
     // As Docker has it on a host that it makes forward.
     for line in ["-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN"]
@@ -266,7 +259,7 @@ fn a_firewall_that_drops_what_is_forwarded_is_named_with_the_way_out_which_works
 #[test]
 fn ports_are_published_and_shown_as_docker_users_write_and_read_them() {
     needs_root!();
-    let rig = host_and_client();
+    let rig = Rig::with_client(1);
     let [a, client] = rig.hosts.as_slice() else { panic!("two hosts") };
     a.ok(&["network", "create", "app-network"]);
     let run = ["run", "-d", "--name", "web", "--network", "app-network", "-p", "8080:80", "--"];

@@ -77,6 +77,14 @@ impl Rig {
         rig
     }
 
+    /// As [`Rig::cluster`], with one more host at the end that has no agent: `client`.
+    pub(crate) fn with_client(size: usize) -> Self {
+        let rig = Self::wire(&[&["a", "b"][..size], &["client"]].concat());
+        rig.hosts[..size].iter().for_each(|host| host.start(&[]));
+        rig.meet(size);
+        rig
+    }
+
     /// Waits until every host with an agent counts `alive` members.
     pub(crate) fn meet(&self, alive: usize) {
         for host in self.running() {
