@@ -9,6 +9,7 @@ use super::{Errand, Node, Reply, Waiting, answer, bad_request, internal, json, n
 use crate::api::{Connect, Connected, Disconnect};
 use crate::catalog::Reach;
 use crate::cluster::{ClusterError, Ticket};
+use crate::command::Command;
 use crate::driver::port_name;
 use crate::io::commands::Directory;
 use crate::io::server::{Answer, Refusal};
@@ -67,11 +68,15 @@ impl Node {
 
     /// What lives in no network, or in that of others, stays there.
     fn check_mode(&self, sandbox: SandboxId) -> Result<(), LocalError> {
-        match Directory::at(&self.commands_of(sandbox)).command() {
+        match self.command_of(sandbox) {
             Some(command) if command.shares_network() => Err(LocalError::Shared),
             Some(command) if command.is_private() => Err(LocalError::Private),
             _ => Ok(()),
         }
+    }
+
+    fn command_of(&self, sandbox: SandboxId) -> Option<Command> {
+        Directory::at(&self.commands_of(sandbox)).command()
     }
 
     /// The cluster has addresses for an attachment, or none.
@@ -365,8 +370,7 @@ impl Node {
     /// Why a sandbox without an endpoint in a network cannot leave it.
     fn not_connected(&self, id: NetworkId, sandbox: SandboxId, who: &str, network: &str) -> Refusal {
         let of_host = self.local.definition(id).is_some_and(|network| network.driver == Driver::Host);
-        let command = Directory::at(&self.commands_of(sandbox)).command();
-        if of_host && command.is_some_and(|command| command.is_of_host()) {
+        if of_host && self.command_of(sandbox).is_some_and(|command| command.is_of_host()) {
             return LocalError::DisconnectHost.into();
         }
         Refusal::new(StatusCode::FORBIDDEN, format!("container {who} is not connected to network {network}"))
