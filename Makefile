@@ -1,6 +1,8 @@
 # Two commands show and prove weft: `make demo` and `make test`. Both set up what they need from Debian's
 # packages and want root for namespaces, TAP devices and nftables.
 SHELL := /bin/bash
+# Tests on namespaces wait more than they work: at least four at a time.
+export RUST_TEST_THREADS ?= $(shell nproc | awk '{print $$1 < 4 ? 4 : $$1}')
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 
 .PHONY: help demo test bench lint fmt deny build setup-demo setup-test setup-bench clean
@@ -15,9 +17,10 @@ demo: setup-demo ## three hosts, one network across them, traffic, a host lost a
 test: setup-test ## every test: units, properties, simulation, namespaces, Docker
 	$(ROOT) cargo test --workspace --locked --no-fail-fast
 
-bench: setup-bench ## weft beside the kernel's VXLAN and Docker's bridge, then micro-benchmarks
+bench: setup-bench ## weft beside the kernel's VXLAN, Docker's bridge and chitchat's gossip, then micro-benchmarks
 	$(ROOT) cargo bench --locked -p weft --bench overlay --bench bridge
 	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench offload --bench seal
+	cargo run --release --manifest-path benches/gossip/Cargo.toml
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies
 	cargo fmt --all --check
