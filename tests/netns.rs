@@ -23,6 +23,8 @@ mod command_forms;
 mod command_line;
 #[path = "netns/dns.rs"]
 mod dns;
+#[path = "netns/doctor.rs"]
+mod doctor;
 #[path = "netns/everyone.rs"]
 mod everyone;
 #[path = "netns/faults.rs"]

@@ -16,7 +16,7 @@ use weft_control::model::Name;
 use weft_control::session::REKEY_AFTER;
 use weft_control::trust::Settings;
 
-use crate::args::{AgentArgs, HostArgs};
+use crate::args::{AgentArgs, DoctorArgs, HostArgs, PlaceArgs};
 
 /// The file read where none is named.
 const DEFAULT_FILE: &str = "/etc/weft/weft.toml";
@@ -118,6 +118,52 @@ pub(crate) fn host(args: &HostArgs) -> Result<HostConfig> {
         settings: settings(name, &advertise, args.gossip_port.or(file.gossip_port))?,
         state_dir: args.state_dir.clone().or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
     })
+}
+
+/// Where an agent of this host is, or would be, and what it would be reached by.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Its state.
+    pub(crate) state_dir: PathBuf,
+    /// Its socket and namespaces.
+    pub(crate) run_dir: PathBuf,
+    /// Address it would advertise.
+    pub(crate) advertise: Advertise,
+    /// UDP port of its data path.
+    pub(crate) data_port: u16,
+    /// UDP and TCP port of its gossip.
+    pub(crate) gossip_port: u16,
+}
+
+/// Puts together what `weft doctor` looks at.
+///
+/// # Errors
+/// A file that can't be read or says something unknown.
+pub(crate) fn layout(args: &DoctorArgs) -> Result<Layout> {
+    let file = read_file(args.place.config.as_deref())?;
+    let advertise = args.advertise.clone().or_else(|| file.advertise.clone()).unwrap_or_default();
+    let ports = (args.data_port.or(file.data_port), args.gossip_port.or(file.gossip_port));
+    let (state_dir, run_dir) = directories(&args.place, file);
+    Ok(Layout {
+        state_dir,
+        run_dir,
+        advertise: advertise.parse().unwrap_or_default(),
+        data_port: ports.0.unwrap_or(DEFAULT_DATA_PORT),
+        gossip_port: ports.1.unwrap_or(DEFAULT_GOSSIP_PORT),
+    })
+}
+
+/// State and run directory of this host's agent.
+///
+/// # Errors
+/// A file that can't be read or says something unknown.
+pub(crate) fn places(args: &PlaceArgs) -> Result<(PathBuf, PathBuf)> {
+    Ok(directories(args, read_file(args.config.as_deref())?))
+}
+
+fn directories(args: &PlaceArgs, file: FileSettings) -> (PathBuf, PathBuf) {
+    let state_dir = args.state_dir.clone().or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+    (state_dir, args.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into()))
 }
 
 fn settings(name: Option<String>, advertise: &str, gossip_port: Option<u16>) -> Result<Settings> {

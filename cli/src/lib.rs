@@ -77,6 +77,8 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Peers(args) => verbs::node::peers(args, &client()?, screen),
         Verb::Fdb(args) => verbs::node::fdb(args, &client()?, screen),
         Verb::Capture(args) => capture::perform(args, client()?, screen),
+        Verb::Doctor(args) => verbs::host::doctor(args, cli.socket.as_deref(), screen),
+        Verb::Cleanup(args) => verbs::host::cleanup(args, screen),
         Verb::Stats(args) => verbs::node::stats(args, &client()?, screen),
     }
 }

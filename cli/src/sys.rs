@@ -1,5 +1,5 @@
 //! The few system calls that no safe crate wraps. The only file of this crate with `unsafe`.
-#![expect(unsafe_code, reason = "work between fork and exec")]
+#![expect(unsafe_code, reason = "work between fork and exec, and the kernel's clock")]
 
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -59,4 +59,13 @@ pub(crate) fn prepare(command: &mut Command, birth: Birth) {
     unsafe {
         command.pre_exec(in_child);
     }
+}
+
+/// Whether the kernel takes its clock for synchronised (adjtimex(2)); absent where it does not say.
+pub(crate) fn clock_is_kept() -> Option<bool> {
+    // SAFETY: `timex` is plain C data for which all-zero octets are a valid value; no modes asks and sets nothing.
+    let mut clock: nix::libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: adjtimex reads and writes one timex at the pointer, which is valid for both.
+    let state = unsafe { nix::libc::adjtimex(&raw mut clock) };
+    (state >= 0).then_some(state != nix::libc::TIME_ERROR)
 }

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 mod agent;
 mod cluster;
+mod host;
 mod keys;
 mod network;
 mod publish;
@@ -16,6 +17,7 @@ mod value;
 
 pub(crate) use agent::AgentArgs;
 pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs, LeaveArgs, NodeVerb, TokenCreateArgs, TokenVerb};
+pub(crate) use host::{CleanupArgs, DoctorArgs, PlaceArgs};
 pub(crate) use keys::KeysVerb;
 pub(crate) use network::{
     ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, ListArgs, NetworkVerb, PruneArgs, RemoveArgs,
@@ -136,6 +138,10 @@ Examples:
     Capture(CaptureArgs),
     /// Show counters, and drops by reason
     Stats(StatsArgs),
+    /// Look at this host for whatever may keep weft from working, and say what to do
+    Doctor(Box<DoctorArgs>),
+    /// Remove what an agent that will not run again left in this host's kernel
+    Cleanup(CleanupArgs),
     /// Show what weft does: several hosts in namespaces on this machine, one network, real traffic (as root)
     Demo(DemoArgs),
     /// Make and measure traffic (used by the demo and the benchmarks)

@@ -34,6 +34,9 @@ fn every_documented_form_parses() {
         "weft node remove b",
         "weft node revoke b --reason stolen",
         "weft leave --force",
+        "weft doctor",
+        "weft doctor --json --docker unix:///d.sock --docker-plugin-dir /p --advertise eth0 --run-dir /r",
+        "weft cleanup --state-dir /s --run-dir /r",
         "weft agent",
         "weft agent --name a --advertise 192.0.2.1 --token-file k --join b --join c:7946 --data-port 4790 \
          --gossip-port 7947 --state-dir /s --run-dir /r --workers 2 --config c.toml",

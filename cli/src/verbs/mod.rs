@@ -6,6 +6,7 @@ use weft_control::timestamp::UnixMillis;
 
 pub(crate) mod cluster;
 mod each;
+pub(crate) mod host;
 pub(crate) mod keys;
 pub(crate) mod network;
 pub(crate) mod node;

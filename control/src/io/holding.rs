@@ -129,7 +129,7 @@ fn not_ours(address: SocketAddr) -> String {
 }
 
 /// The process that has the port open in this network namespace, if it can be told.
-fn port_holder(transport: Transport, port: u16) -> Option<u32> {
+pub(crate) fn port_holder(transport: Transport, port: u16) -> Option<u32> {
     let tables = match transport {
         Transport::Udp => ["udp", "udp6"],
         Transport::Tcp => ["tcp", "tcp6"],

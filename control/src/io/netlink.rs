@@ -174,6 +174,17 @@ impl Links {
         Ok(Self { handle, connection: runtime.spawn(connection) })
     }
 
+    /// Opens a connection to the calling thread's namespace, which takes no privilege.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    pub fn here() -> Result<Self> {
+        let attempt = "open a netlink socket".to_owned();
+        let opened = rtnetlink::new_connection().map_err(|source| NetlinkError { attempt, source });
+        let (connection, handle, _) = opened?;
+        Ok(Self { handle, connection: tokio::runtime::Handle::current().spawn(connection) })
+    }
+
     /// Every link of the namespace.
     ///
     /// # Errors

@@ -68,6 +68,15 @@ pub(crate) fn counters(namespace: &Namespace, table: &str) -> Result<BTreeMap<St
     parse(&run(namespace, &words, "", &|_| ())?).ok_or(NftError::Form)
 }
 
+/// What it calls itself, such as `nftables v1.0.6`.
+///
+/// # Errors
+/// There is none, or it fails.
+pub(crate) fn version() -> Result<String, NftError> {
+    let said = run_here(&["--version"], "", &|_| ())?;
+    Ok(said.split(" (").next().unwrap_or_default().trim().chars().take(COMPLAINT_MAX).collect())
+}
+
 /// `{"nftables": [{"counter": {"name": …, "packets": …, …}}, …]}`.
 fn parse(listed: &str) -> Option<BTreeMap<String, u64>> {
     let listed: serde_json::Value = serde_json::from_str(listed).ok()?;
@@ -82,20 +91,23 @@ fn run(
     input: &str,
     started: &(dyn Fn(u32) + Sync),
 ) -> Result<String, NftError> {
-    namespace.run(|| {
-        let mut child = start("nft", words).or_else(|fault| match fault.kind() {
-            io::ErrorKind::NotFound => start(USUAL_PLACE, words),
-            _ => Err(fault),
-        });
-        match &mut child {
-            Ok(child) => {
-                started(child.id());
-                finish(child, input)
-            }
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Err(NftError::Missing),
-            Err(fault) => Err(io::Error::from(fault.kind()).into()),
+    namespace.run(|| run_here(words, input, started))?
+}
+
+/// Runs it in the calling thread's namespace.
+fn run_here(words: &[&str], input: &str, started: &(dyn Fn(u32) + Sync)) -> Result<String, NftError> {
+    let mut child = start("nft", words).or_else(|fault| match fault.kind() {
+        io::ErrorKind::NotFound => start(USUAL_PLACE, words),
+        _ => Err(fault),
+    });
+    match &mut child {
+        Ok(child) => {
+            started(child.id());
+            finish(child, input)
         }
-    })?
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Err(NftError::Missing),
+        Err(fault) => Err(io::Error::from(fault.kind()).into()),
+    }
 }
 
 /// Starts it with nothing of ours open but its three streams: descriptors of this process are close-on-exec.

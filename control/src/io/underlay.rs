@@ -6,7 +6,6 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::agent::{Advertise, AgentError};
-use super::namespace::Namespace;
 use super::netlink::Links;
 
 /// Largest IP packet assumed where the interface does not say, octets (Ethernet).
@@ -36,8 +35,7 @@ struct Own {
 /// # Errors
 /// There is none, or several could be meant; the text lists them.
 pub(crate) async fn find(advertise: &Advertise) -> Result<Underlay, AgentError> {
-    let links = Namespace::current().map_err(|fault| AgentError::Start(fault.to_string()))?;
-    let links = Links::open(&links).map_err(|fault| AgentError::Start(fault.to_string()))?;
+    let links = Links::here().map_err(|fault| AgentError::Start(fault.to_string()))?;
     let default = links.default_route_link().await.ok().flatten();
     let Own { interface, address, .. } = choose(advertise, &own_addresses()?, default.as_deref())?;
     let link = links.find(&interface).await.ok().flatten();

@@ -30,8 +30,9 @@ mod udp;
 mod worker;
 
 pub use packet::open_packet_socket;
-pub use sys::receive_descriptors;
+pub use sys::{kernel_version, receive_descriptors};
 pub use tap::{QUEUES_MAX, Tap, TapError, TapQueue};
+pub use udp::{forbid_fragments, udp_offload};
 
 use crate::change::{Change, Event};
 use crate::engine::{Engine, Reply};

@@ -98,7 +98,8 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
 }
 
 /// The kernel's version, such as (6, 18); (0, 0) where it cannot be told.
-pub(crate) fn kernel_version() -> (u32, u32) {
+#[must_use]
+pub fn kernel_version() -> (u32, u32) {
     let names = nix::sys::utsname::uname();
     names.map_or((0, 0), |names| version_of(&names.release().to_string_lossy()))
 }

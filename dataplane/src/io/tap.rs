@@ -67,6 +67,14 @@ impl Tap {
         Ok(queues)
     }
 
+    /// Whether this process may open the tun driver and it has what [`Tap::create`] needs; nothing is made.
+    ///
+    /// # Errors
+    /// It may not, or the driver lacks something.
+    pub fn is_possible() -> Result<(), TapError> {
+        open_driver().and_then(|file| multi_queue(&file))
+    }
+
     /// Creates TAP `name` with one queue in the calling thread's network namespace, for somebody else to use: a virtual
     /// machine's monitor, which needs no privilege with the descriptor in its hands.
     ///
@@ -139,12 +147,14 @@ fn open_queue(name: &str, first: bool) -> Result<TapQueue, TapError> {
     // The first one must not take over a device that somebody else made and kept.
     let flags = if first { FLAGS | libc::IFF_TUN_EXCL } else { FLAGS };
     let file = open_driver()?;
-    let features = sys::tun_features(file.as_fd()).map_err(TapError::Open)?;
-    if features & libc::IFF_MULTI_QUEUE as u32 == 0 {
-        return Err(TapError::Missing("multi-queue"));
-    }
+    multi_queue(&file)?;
     sys::tun_set_interface(file.as_fd(), name, flags).map_err(refused("create", name))?;
     Ok(TapQueue { file })
+}
+
+fn multi_queue(file: &File) -> Result<(), TapError> {
+    let features = sys::tun_features(file.as_fd()).map_err(TapError::Open)?;
+    if features & libc::IFF_MULTI_QUEUE as u32 == 0 { Err(TapError::Missing("multi-queue")) } else { Ok(()) }
 }
 
 /// A descriptor of the tun driver without an interface.

@@ -104,18 +104,36 @@ fn prepare_inbound(socket: &Socket) -> io::Result<()> {
 fn outbound(bind: IpAddr, next: &mut u16) -> io::Result<Socket> {
     let socket = socket(bind)?;
     bind_source_port(&socket, bind, next)?;
-    let fd = socket.as_fd();
     set_buffer(&socket, libc::SO_SNDBUFFORCE)?;
-    // DF on every datagram, checked against the device's MTU and not against path MTUs anybody may forge.
-    if bind.is_ipv4() {
-        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
-    } else {
-        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-    }
+    forbid_fragments(&socket, bind.is_ipv4())?;
     // Nothing is read from these sockets: a filter that accepts no octet keeps strays out of their queues.
     const RETURN: u16 = 0x06;
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
     Ok(socket)
+}
+
+/// Has the socket send whole packets only: DF on every one, checked against the device's MTU and not against path MTUs
+/// that anybody may forge.
+///
+/// # Errors
+/// The kernel's.
+pub fn forbid_fragments(socket: &impl AsFd, ipv4: bool) -> io::Result<()> {
+    let (level, option, probe) = if ipv4 {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+    };
+    sys::set_option(socket.as_fd(), level, option, probe)
+}
+
+/// Whether UDP sockets of this kernel take and give runs of packets (Linux 5.0).
+#[must_use]
+pub fn udp_offload() -> bool {
+    let offers = |socket: &Socket| {
+        let set = |option, value| sys::set_option(socket.as_fd(), libc::SOL_UDP, option, value).is_ok();
+        set(libc::UDP_SEGMENT, 1400) && set(libc::UDP_GRO, 1)
+    };
+    Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP)).is_ok_and(|socket| offers(&socket))
 }
 
 fn bind_source_port(socket: &Socket, bind: IpAddr, next: &mut u16) -> io::Result<()> {

@@ -15,6 +15,7 @@ mod foreign;
 mod nfnetlink;
 mod watch;
 
+pub(crate) use foreign::{Seen, seen};
 pub(crate) use watch::{Disturbed, Ours, Watch};
 
 /// Why the kernel does not do as the firewall says.

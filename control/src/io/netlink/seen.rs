@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, State,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
@@ -40,6 +40,8 @@ pub struct Link {
     pub group: u32,
     /// Index of its parent, or of its other end, in that one's namespace.
     pub parent: Option<u32>,
+    /// UDP port it receives on, of a VXLAN device of the kernel's.
+    pub vxlan_port: Option<u16>,
     /// What it is to its parent, where it is a child.
     pub mode: Option<Mode>,
     /// `net.ipv4.conf.{name}.arp_notify`.
@@ -72,6 +74,7 @@ pub(super) fn link(message: LinkMessage) -> Link {
         port: None,
         group: 0,
         parent: None,
+        vxlan_port: None,
         mode: None,
         arp_notify: None,
         ipv6: None,
@@ -96,9 +99,17 @@ pub(super) fn link(message: LinkMessage) -> Link {
 fn describe(link: &mut Link, info: &LinkInfo) {
     match info {
         LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+        LinkInfo::Data(InfoData::Vxlan(infos)) => link.vxlan_port = infos.iter().find_map(port_of_vxlan),
         LinkInfo::Data(data) => link.mode = children::seen(data),
         LinkInfo::PortData(InfoPortData::BridgePort(options)) => link.port = Some(port(options)),
         _ => {}
+    }
+}
+
+fn port_of_vxlan(info: &InfoVxlan) -> Option<u16> {
+    match info {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
     }
 }
 
