@@ -84,8 +84,9 @@ pub struct Fdb {
 }
 
 impl Fdb {
-    /// Builds the table; where a MAC is named twice the first place wins.
-    pub(crate) fn build(entries: impl Iterator<Item = (MacAddr, Place)>, seed: u64) -> Self {
+    /// Builds the table; where a MAC is named twice the first place wins. `seed` keys its hashes and should be random.
+    #[must_use]
+    pub fn build(entries: impl Iterator<Item = (MacAddr, Place)>, seed: u64) -> Self {
         let mut places = HashMap::with_capacity_and_hasher(entries.size_hint().0, Mix(seed));
         for (mac, place) in entries {
             places.entry(mac_key(mac)).or_insert(place);

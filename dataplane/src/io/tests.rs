@@ -32,6 +32,7 @@ use crate::wire::ethernet::{ETHERTYPE_IPV6, Ethernet};
 use crate::wire::ndp::{ADVERTISEMENT, REDIRECT, ROUTER_ADVERTISEMENT, SOLICITATION};
 use crate::wire::vnet::{self, VnetHeader};
 
+mod allocations;
 mod sealing;
 
 const NOW: Seconds = Seconds(1);

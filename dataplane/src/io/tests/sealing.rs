@@ -298,7 +298,7 @@ fn a_port_passes_nothing_while_its_vni_is_another_networks() {
 }
 
 /// A worker that has sessions with the peer, and a sealed segment with B behind it.
-fn sealed_rig() -> Rig {
+pub(super) fn sealed_rig() -> Rig {
     rig_with(|vtep| sessions(vtep, OUT, IN))
 }
 
@@ -342,11 +342,11 @@ fn sessions(vtep: SocketAddr, out: u32, inward: u32) -> PeerSpec {
     }
 }
 
-fn their_sealer() -> Sealer {
+pub(super) fn their_sealer() -> Sealer {
     Sealer::new(SendSession { index: IN, key: Key::new(IN_KEY) }, 1).expect("memory")
 }
 
-fn seal(sealer: &Sealer, checksum: InnerChecksum, frame: &[u8]) -> Vec<u8> {
+pub(super) fn seal(sealer: &Sealer, checksum: InnerChecksum, frame: &[u8]) -> Vec<u8> {
     let mut reserved: Reserved<'_> = sealer.reserve(0, 1).expect("new");
     let mut datagram = [&[0; seal::HEADER_LEN], frame, &[0; seal::TAG_LEN]].concat();
     reserved.seal(vni(42), checksum, &NETWORK, &mut datagram).expect("reserved");
