@@ -17,9 +17,11 @@ demo: setup-demo ## three hosts, one network across them, traffic, a host lost a
 test: setup-test ## every test: units, properties, simulation, namespaces, Docker
 	$(ROOT) cargo test --workspace --locked --no-fail-fast
 
-bench: setup-bench ## weft beside the kernel's VXLAN, Docker's bridge and chitchat's gossip, then micro-benchmarks
-	$(ROOT) cargo bench --locked -p weft --bench overlay --bench bridge
-	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench offload --bench seal
+bench: setup-bench ## weft beside the kernel's VXLAN (plot: target/bench.svg), Docker's bridge and chitchat's gossip, then micro-benchmarks
+	cargo build --release --locked
+	$(ROOT) target/release/weft bench --self --plot target/bench.svg
+	$(ROOT) cargo bench --locked -p weft --bench attach --bench bridge
+	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench fdb --bench offload --bench seal
 	cargo run --release --manifest-path benches/gossip/Cargo.toml
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies

@@ -9,6 +9,8 @@ mod attack;
 mod audit;
 #[path = "netns/bad_input.rs"]
 mod bad_input;
+#[path = "netns/bench.rs"]
+mod bench;
 #[path = "netns/bridge.rs"]
 mod bridge;
 #[path = "netns/bridge_options.rs"]

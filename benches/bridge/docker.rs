@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use weft::rig::Station;
+use weft::traffic::Station;
 use weft_control::io::namespace::Namespace;
 
 /// The network the ends are on from the start.

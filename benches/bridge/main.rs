@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use weft::rig::{Blueprint, Rig, Station, Wiring};
-use weft::traffic::median;
+use weft::rig::{Blueprint, Rig, Wiring};
+use weft::traffic::{Station, median};
 use weft_control::api::NetworkCreate;
 
 use environment::say;
@@ -66,7 +66,7 @@ fn run(options: &Options) -> Result<()> {
     rig.connect(0, SECOND, ENDS[1], None)?;
     stack.connect(SECOND, ENDS[1])?;
     for [near, far] in [&ours, &theirs] {
-        rig.ping(near, far.address, START_LIMIT)?.context("the far end does not answer")?;
+        rig.ends(near, far).ping(START_LIMIT)?.context("the far end does not answer")?;
     }
     traffic(&rig, &[ours, theirs], options)?;
     connections(&[&rig.hosts()[0].socket(), &stack.socket()], &stack.names(), options)
@@ -80,8 +80,8 @@ fn traffic(rig: &Rig, contenders: &[[Station; 2]; 2], options: &Options) -> Resu
     let (mut tcp, mut middle, mut tail) = <(Turns, Turns, Turns)>::default();
     for _ in 0..options.repeats.max(1) {
         for (contender, [near, far]) in contenders.iter().enumerate() {
-            tcp[contender].push(rig.tcp(near, far, time)?.bits_per_second / 1e9);
-            let trips = rig.round_trips(near, far, time)?;
+            tcp[contender].push(rig.ends(near, far).tcp(1, time)?.bits_per_second / 1e9);
+            let trips = rig.ends(near, far).round_trips(time)?;
             middle[contender].push(trips.p50 / 2.0);
             tail[contender].push(trips.p99 / 2.0);
         }

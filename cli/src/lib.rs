@@ -1,8 +1,8 @@
 //! The `weft` program: parse, call, print.
 //!
 //! Two programs in one binary. `weft init` and `weft join` make a host a member; `weft agent` composes the
-//! configuration and runs `weft_control`'s agent. Every other verb is a client of that agent's unix socket. `weft demo` starts
-//! several of both in namespaces of one machine.
+//! configuration and runs `weft_control`'s agent. Every other verb is a client of that agent's unix socket. `weft demo` and
+//! `weft bench --self` start several of both in namespaces of one machine.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use output::Screen;
 
 mod agent;
 mod args;
+pub mod bench;
 mod capture;
 mod client;
 mod config;
@@ -24,6 +25,7 @@ mod failure;
 mod filter;
 mod format;
 mod hardening;
+pub mod interrupt;
 mod ipam;
 mod joining;
 mod moment;
@@ -57,7 +59,7 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Token(verb) => verbs::cluster::token(verb, &client()?, screen),
         Verb::Node(verb) => verbs::cluster::node(verb, &client()?, screen),
         Verb::Demo(args) => demo::perform(args, screen),
-        Verb::Traffic(verb) => traffic::perform(verb, screen),
+        Verb::Bench(args) => bench::perform(args, client, screen),
         Verb::Network(verb) => verbs::network::perform(verb, &client()?, screen),
         Verb::Sandbox(verb) => verbs::sandbox::perform(verb, client()?, screen),
         Verb::Run(args) => verbs::sandbox::run(args, client()?, screen),

@@ -6,16 +6,17 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 mod agent;
+mod bench;
 mod cluster;
 mod host;
 mod keys;
 mod network;
 mod publish;
 mod sandbox;
-mod traffic;
 mod value;
 
 pub(crate) use agent::AgentArgs;
+pub(crate) use bench::{BenchArgs, ContenderName, MeasureArgs, Part, UnderlayChoice};
 pub(crate) use cluster::{HostArgs, InitArgs, JoinArgs, LeaveArgs, NodeVerb, TokenCreateArgs, TokenVerb};
 pub(crate) use host::{CleanupArgs, DoctorArgs, PlaceArgs};
 pub(crate) use keys::KeysVerb;
@@ -26,7 +27,6 @@ pub(crate) use publish::PublishArgs;
 pub(crate) use sandbox::{
     ExecArgs, KillArgs, LogsArgs, NamesArgs, PsArgs, RunArgs, SandboxVerb, StartArgs, StopArgs,
 };
-pub(crate) use traffic::TrafficVerb;
 pub(crate) use value::{Device, KeyValue, Target};
 
 /// Where clients look for the agent.
@@ -144,9 +144,8 @@ Examples:
     Cleanup(CleanupArgs),
     /// Show what weft does: several hosts in namespaces on this machine, one network, real traffic (as root)
     Demo(DemoArgs),
-    /// Make and measure traffic (used by the demo and the benchmarks)
-    #[command(subcommand, hide = true)]
-    Traffic(TrafficVerb),
+    /// Measure how fast a path is and what it costs, between two sandboxes or beside the kernel's VXLAN (as root)
+    Bench(Box<BenchArgs>),
 }
 
 /// Flags of every verb that only shows something.

@@ -94,7 +94,11 @@ fn every_documented_form_parses() {
         "weft --socket /x status",
         "weft status --socket /x",
         "weft demo --hosts 4 --keep",
-        "weft traffic udp-send --to 10.0.0.1:9 --size 64 --rate 1000 --seconds 0.5",
+        "weft bench web db",
+        "weft bench web db --network n --only tcp,udp --streams 8 --sizes 64,1400 --json",
+        "weft bench --self --quick",
+        "weft bench --serve db",
+        "weft bench --self --underlay all --contender weft-sealed,wireguard-go --repeats 7 --seconds 0.5 --plot f.svg",
     ] {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).expect_err(line));
     }
@@ -119,6 +123,21 @@ fn wrong_usage_is_refused() {
         ("weft agent --advertise=x --data-port 70000", ErrorKind::ValueValidation),
         ("weft agent --workers 0", ErrorKind::ValueValidation),
         ("weft demo --hosts 1", ErrorKind::ValueValidation),
+        ("weft bench", ErrorKind::MissingRequiredArgument),
+        ("weft bench web", ErrorKind::WrongNumberOfValues),
+        ("weft bench --self web db", ErrorKind::ArgumentConflict),
+        ("weft bench --self --network n", ErrorKind::ArgumentConflict),
+        ("weft bench --self --serve db", ErrorKind::ArgumentConflict),
+        ("weft bench --serve db web", ErrorKind::WrongNumberOfValues),
+        ("weft bench web db --underlay veth", ErrorKind::ArgumentConflict),
+        ("weft bench web db --contender raw", ErrorKind::ArgumentConflict),
+        ("weft bench --self --contender quick", ErrorKind::InvalidValue),
+        ("weft bench --self --seconds 0", ErrorKind::ValueValidation),
+        ("weft bench --self --seconds NaN", ErrorKind::ValueValidation),
+        ("weft bench --self --repeats 0", ErrorKind::ValueValidation),
+        ("weft bench --self --sizes 7", ErrorKind::ValueValidation),
+        ("weft bench --self --sizes 1473", ErrorKind::ValueValidation),
+        ("weft bench --self --streams 0", ErrorKind::ValueValidation),
     ] {
         assert_eq!(refusal(line), kind, "{line}");
     }

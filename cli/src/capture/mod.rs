@@ -12,8 +12,8 @@ use weft_control::driver::overlay::{BRIDGE, UPLINK};
 use crate::args::CaptureArgs;
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
+use crate::interrupt::Interrupt;
 use crate::output::{Screen, escape};
-use crate::rig::Interrupt;
 
 mod pcapng;
 mod socket;

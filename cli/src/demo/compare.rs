@@ -6,8 +6,7 @@ use anyhow::Result;
 
 use super::Story;
 use crate::output::{Colour, Table};
-use crate::rig::{Rig, Station, UDP_SIZE};
-use crate::traffic::{UdpLoad, median};
+use crate::traffic::{Ends, UDP_SIZE, UdpLoad, median};
 
 /// Turns of each; medians are shown.
 const TURNS: usize = 3;
@@ -32,12 +31,11 @@ impl Story<'_> {
         )?;
         let kernel = self.rig.kernel_stations(0, 1)?;
         let [near, far, ..] = self.stations.as_slice() else { anyhow::bail!("the demo needs two hosts") };
-        let (weft, kernel) =
-            (Way { near, far, rig: &self.rig }, Way { near: &kernel[0], far: &kernel[1], rig: &self.rig });
+        let (weft, kernel) = (self.rig.ends(near, far), self.rig.ends(&kernel[0], &kernel[1]));
         warm_up(&kernel)?;
         let mut figures = Vec::new();
         for (what, unit, measure) in [
-            ("TCP, one stream", "Gbit/s", tcp as fn(&Way<'_>) -> Result<f64>),
+            ("TCP, one stream", "Gbit/s", tcp as fn(&Ends<'_>) -> Result<f64>),
             ("UDP, 64 bytes", "kpps", packet_rate),
             ("round trip, median", "µs", round_trip),
         ] {
@@ -59,36 +57,29 @@ impl Story<'_> {
     }
 }
 
-/// Two stations and what joins them.
-struct Way<'r> {
-    near: &'r Station,
-    far: &'r Station,
-    rig: &'r Rig,
-}
-
 /// The first packet resolves addresses.
-fn warm_up(way: &Way<'_>) -> Result<()> {
-    way.rig.ping(way.near, way.far.address, super::ANSWER_LIMIT).map(drop)
+fn warm_up(ends: &Ends<'_>) -> Result<()> {
+    ends.ping(super::ANSWER_LIMIT).map(drop)
 }
 
-fn tcp(way: &Way<'_>) -> Result<f64> {
-    Ok(way.rig.tcp(way.near, way.far, TIME)?.bits_per_second / 1e9)
+fn tcp(ends: &Ends<'_>) -> Result<f64> {
+    Ok(ends.tcp(1, TIME)?.bits_per_second / 1e9)
 }
 
-fn packet_rate(way: &Way<'_>) -> Result<f64> {
+fn packet_rate(ends: &Ends<'_>) -> Result<f64> {
     let mut best: f64 = 0.0;
     for rate in OFFERED {
         let load = UdpLoad { size: UDP_SIZE, rate, time: TIME / 2 };
-        best = best.max(way.rig.udp(way.near, way.far, load)?.rate() / 1e3);
+        best = best.max(ends.udp(load)?.rate() / 1e3);
     }
     Ok(best)
 }
 
-fn round_trip(way: &Way<'_>) -> Result<f64> {
-    Ok(way.rig.round_trips(way.near, way.far, TIME / 2)?.p50)
+fn round_trip(ends: &Ends<'_>) -> Result<f64> {
+    Ok(ends.round_trips(TIME / 2)?.p50)
 }
 
-fn by_turns(weft: &Way<'_>, kernel: &Way<'_>, measure: fn(&Way<'_>) -> Result<f64>) -> Result<(f64, f64)> {
+fn by_turns(weft: &Ends<'_>, kernel: &Ends<'_>, measure: fn(&Ends<'_>) -> Result<f64>) -> Result<(f64, f64)> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
         ours.push(measure(weft)?);

@@ -11,8 +11,10 @@ use weft_control::api::{Network, NetworkCreate, Peer};
 
 use crate::args::DemoArgs;
 use crate::failure::{Failure, Outcome};
+use crate::interrupt::Interrupted;
 use crate::output::{Colour, Screen, Table, escape};
-use crate::rig::{Blueprint, Interrupted, Rig, Station, Wiring};
+use crate::rig::{Blueprint, Rig, Wiring};
+use crate::traffic::Station;
 
 mod compare;
 
@@ -123,7 +125,7 @@ impl Story<'_> {
         let Some(address) = (if six { far.address6 } else { Some(far.address) }) else {
             return Ok("-".to_owned());
         };
-        let trip = self.rig.ping(near, address, ANSWER_LIMIT)?;
+        let trip = near.ping(address, ANSWER_LIMIT, self.rig.interrupt())?;
         Ok(micros(
             trip.with_context(|| format!("{} does not answer {}", self.sandbox(to), self.sandbox(from)))?,
         ))
@@ -142,7 +144,7 @@ impl Story<'_> {
         let ready = self.rig.start_agent(last)?;
         self.say(&format!("started again: ready after {}", self.number(&millis(ready))))?;
         let address = self.stations[last].address;
-        let again = self.rig.ping(&self.stations[0], address, DEATH_LIMIT)?;
+        let again = self.stations[0].ping(address, DEATH_LIMIT, self.rig.interrupt())?;
         let after = millis(start.elapsed());
         again.with_context(|| format!("{sandbox} does not answer again"))?;
         self.say(&format!("{sandbox} answers again at {address}, {} after the start", self.number(&after)))
@@ -151,7 +153,7 @@ impl Story<'_> {
     /// Makes sure that a sandbox can't be reached from host a.
     fn silent(&self, index: usize) -> Result<()> {
         let (near, far) = (&self.stations[0], &self.stations[index]);
-        match self.rig.ping(near, far.address, SILENCE)? {
+        match near.ping(far.address, SILENCE, self.rig.interrupt())? {
             None => Ok(()),
             Some(_) => anyhow::bail!("{} still answers though its host's agent is dead", self.sandbox(index)),
         }

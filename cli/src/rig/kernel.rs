@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use weft_control::io::namespace::Namespace;
 use weft_control::io::netlink::{Links, PortOptions, Veth, Vxlan};
 
-use super::{Host, Rig, Station, UNDERLAY_MTU};
+use super::{Host, Rig, UNDERLAY_MTU};
+use crate::traffic::Station;
 
 /// Linux's historic VXLAN port: 4789 is the agent's.
 const PORT: u16 = 8472;

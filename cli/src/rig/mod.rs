@@ -15,15 +15,14 @@ use tokio::runtime::Runtime;
 use weft_control::io::namespace::Namespace;
 use weft_control::io::netlink::{Links, PortOptions, Veth};
 
+use crate::interrupt::Interrupt;
+
 mod agent;
-mod interrupt;
 mod kernel;
 mod leftovers;
 mod station;
 
 pub use agent::AgentProcess;
-pub use interrupt::{Interrupt, Interrupted};
-pub use station::{Delivery, Station, UDP_SIZE};
 
 /// The underlay of every rig: TEST-NET-1 (RFC 5737), which no real network has.
 const UNDERLAY: [u8; 3] = [192, 0, 2];

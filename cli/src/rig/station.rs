@@ -1,15 +1,9 @@
-//! A sandbox as one end of a measurement, and the measurements between two.
+//! Sandboxes of a rig's agents as ends of measurements.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use weft_control::api::{
     Connect, Connected, EndpointConfig, EndpointIpamConfig, Network, NetworkCreate, NetworkCreated, Sandbox,
     SandboxCreate,
@@ -19,85 +13,7 @@ use weft_control::io::namespace::Namespace;
 use super::{Host, Rig};
 use crate::client::segment;
 use crate::failure::Failure;
-use crate::traffic::{self, Arrivals, Departures, Pinger, RoundTrips, Throughput, UdpLoad};
-
-/// Payload of the smallest datagrams measured, octets.
-pub const UDP_SIZE: usize = 64;
-/// How long a connection may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// A network namespace with an address in an overlay.
-#[derive(Debug)]
-pub struct Station {
-    /// Where its sockets are opened.
-    pub namespace: Namespace,
-    /// Its IPv4 address.
-    pub address: IpAddr,
-    /// Its IPv6 address, if it has one.
-    pub address6: Option<IpAddr>,
-    /// Kept alive for it.
-    _hidden: Option<Namespace>,
-}
-
-/// A load of datagrams, as both ends saw it.
-#[derive(Debug, Clone, Copy)]
-pub struct Delivery {
-    /// At the sender.
-    pub departures: Departures,
-    /// At the receiver.
-    pub arrivals: Arrivals,
-}
-
-impl Delivery {
-    /// Datagrams per second that arrived, over the time they were sent in.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.arrivals.received as f64 / self.departures.seconds
-    }
-
-    /// The part of what was sent that did not arrive.
-    #[must_use]
-    pub fn loss(&self) -> f64 {
-        1.0 - self.arrivals.received as f64 / self.departures.sent.max(1) as f64
-    }
-}
-
-impl Station {
-    /// A station in any namespace; `hidden` is kept open for as long as it is needed.
-    #[must_use]
-    pub fn new(
-        namespace: Namespace,
-        address: IpAddr,
-        address6: Option<IpAddr>,
-        hidden: Option<Namespace>,
-    ) -> Self {
-        Self { namespace, address, address6, _hidden: hidden }
-    }
-
-    /// A pinger inside this station.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn pinger(&self, to: IpAddr) -> Result<Pinger> {
-        // Replies to other pingers have another identifier; one station runs one at a time.
-        self.inside(move || Pinger::open(to, 0x7765))
-    }
-
-    fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> Result<T> {
-        self.namespace.run(work)?.context("open a socket in a sandbox")
-    }
-
-    fn udp_pair(&self, to: &Self) -> Result<(UdpSocket, UdpSocket)> {
-        let sink = to.inside(|| traffic::udp_socket((to.address, 0).into()))?;
-        let target = sink.local_addr()?;
-        let source = self.inside(|| {
-            let socket = traffic::udp_socket((self.address, 0).into())?;
-            socket.connect(target)?;
-            Ok(socket)
-        })?;
-        Ok((source, sink))
-    }
-}
+use crate::traffic::{Ends, Station};
 
 impl Rig {
     /// Makes a network through a host's agent; gives its first IPv4 subnet as text.
@@ -174,73 +90,10 @@ impl Rig {
         Ok(Station::new(namespace, address, six.first().copied(), None))
     }
 
-    /// One TCP stream, as fast as it goes for `time`.
-    ///
-    /// # Errors
-    /// No connection, or it broke.
-    pub fn tcp(&self, from: &Station, to: &Station, time: Duration) -> Result<Throughput> {
-        let listener = to.inside(|| TcpListener::bind((to.address, 0)))?;
-        let target: SocketAddr = listener.local_addr()?;
-        let stream = from.inside(|| TcpStream::connect_timeout(&target, CONNECT_LIMIT))?;
-        let measured = self.interrupt.unless_interrupted(move || {
-            let (accepted, _) = listener.accept()?;
-            let sink = thread::spawn(move || traffic::drain(accepted));
-            traffic::pump(stream, time)?;
-            sink.join().map_err(|_| io::Error::other("the sink panicked"))?
-        })?;
-        measured.context("send a TCP stream")
-    }
-
-    /// Datagrams of one size at a rate (0: as many as go) for `time`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn udp(&self, from: &Station, to: &Station, load: UdpLoad) -> Result<Delivery> {
-        let (source, sink) = from.udp_pair(to)?;
-        let measured = self.interrupt.unless_interrupted(move || {
-            let sink = thread::spawn(move || traffic::count_arrivals(&sink));
-            let departures = traffic::send_load(&source, load)?;
-            let arrivals = sink.join().map_err(|_| io::Error::other("the sink panicked"))??;
-            Ok::<_, io::Error>(Delivery { departures, arrivals })
-        })?;
-        measured.context("send datagrams")
-    }
-
-    /// Round trips of one datagram at a time for `time`, the ends on different processors where there are two: ends
-    /// on different hosts never share one, and a wake-up on the spot would flatter whoever needs only that.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn round_trips(&self, from: &Station, to: &Station, time: Duration) -> Result<RoundTrips> {
-        let (source, sink) = from.udp_pair(to)?;
-        let measured = self.interrupt.unless_interrupted(move || {
-            let done = Arc::new(AtomicBool::new(false));
-            let stop = Arc::clone(&done);
-            let echo = thread::spawn(move || {
-                stay_on(1);
-                traffic::echo(&sink, || stop.load(Ordering::Relaxed))
-            });
-            stay_on(0);
-            let trips = traffic::ping_pong(&source, UDP_SIZE, time);
-            done.store(true, Ordering::Relaxed);
-            echo.join().map_err(|_| io::Error::other("the echo panicked"))??;
-            trips
-        })?;
-        measured.context("send round trips")
-    }
-
-    /// One ping, repeated until it is answered; `None` where it was not within `limit`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn ping(&self, from: &Station, to: IpAddr, limit: Duration) -> Result<Option<Duration>> {
-        let mut pinger = from.pinger(to)?;
-        self.interrupt
-            .unless_interrupted(move || {
-                pinger.until_answered(Duration::from_millis(50), limit)?;
-                pinger.ping(Duration::from_secs(1))
-            })?
-            .context("ping")
+    /// Two stations with this rig's Ctrl-C between them.
+    #[must_use]
+    pub fn ends<'a>(&'a self, from: &'a Station, to: &'a Station) -> Ends<'a> {
+        Ends { from, to, interrupt: &self.interrupt }
     }
 }
 
@@ -252,12 +105,6 @@ impl Host {
     pub fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.client()?.read(path).map_err(words)
     }
-}
-
-/// Keeps the calling thread on one processor; where that is not to be had it stays free.
-fn stay_on(processor: usize) {
-    let mut only = CpuSet::new();
-    let _ = only.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
 }
 
 fn words(failure: Failure) -> anyhow::Error {

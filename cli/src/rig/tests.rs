@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::traffic::UdpLoad;
+use crate::traffic::{UDP_SIZE, UdpLoad};
 
 fn rig(purpose: &'static str, hosts: u8, wiring: Wiring) -> Option<Rig> {
     let root = nix::unistd::Uid::effective().is_root();
@@ -19,12 +19,13 @@ fn the_kernels_vxlan_carries_pings_tcp_and_datagrams_between_two_hosts() {
     let Some(rig) = rig("test-cable", 2, Wiring::Cable) else { return };
     let [a, b] = rig.kernel_stations(0, 1).expect("stations");
     let limit = Duration::from_secs(10);
-    assert!(rig.ping(&a, b.address, limit).expect("ping").is_some());
+    let ends = rig.ends(&a, &b);
+    assert!(ends.ping(limit).expect("ping").is_some());
     let time = Duration::from_millis(200);
-    assert!(rig.tcp(&a, &b, time).expect("TCP").octets > 0);
-    let delivery = rig.udp(&a, &b, UdpLoad { size: UDP_SIZE, rate: 1_000, time }).expect("UDP");
+    assert!(ends.tcp(1, time).expect("TCP").octets > 0);
+    let delivery = ends.udp(UdpLoad { size: UDP_SIZE, rate: 1_000, time }).expect("UDP");
     assert_eq!(delivery.arrivals.received, delivery.departures.sent);
-    assert!(rig.round_trips(&b, &a, time).expect("round trips").count > 0);
+    assert!(rig.ends(&b, &a).round_trips_under_load(2, time).expect("round trips").count > 0);
 }
 
 #[test]

@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::timed_out;
+use super::{PATIENCE, SILENCE, timed_out};
 
 /// An echo that has not come for so long is lost.
 const LOST_AFTER: Duration = Duration::from_millis(200);
-/// How often an echoing end looks whether it should stop.
-const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Round trips of a measurement, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -24,26 +22,32 @@ pub struct RoundTrips {
     pub p50: f64,
     /// 99 of 100 took at most this.
     pub p99: f64,
+    /// 999 of 1,000 took at most this.
+    pub p999: f64,
     /// The longest.
     pub max: f64,
 }
 
-/// Sends every datagram back to where it came from until `stop` says so.
+/// Sends every datagram back to where it came from until none has come for half a second; waits 10 s for the first.
 ///
 /// # Errors
 /// The kernel's.
-pub fn echo(socket: &UdpSocket, stop: impl Fn() -> bool) -> io::Result<()> {
+pub fn echo(socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = [0; 65_535];
-    socket.set_read_timeout(Some(STOP_INTERVAL))?;
-    while !stop() {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut heard = false;
+    loop {
         match socket.recv_from(&mut buffer) {
             // A datagram that can't be sent back counts as lost at the other end.
             Ok((count, from)) => drop(socket.send_to(&buffer[..count], from)),
-            Err(error) if timed_out(&error) => {}
+            Err(error) if timed_out(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
+        if !heard {
+            heard = true;
+            socket.set_read_timeout(Some(SILENCE))?;
+        }
     }
-    Ok(())
 }
 
 /// Sends datagrams of `size` octets over a connected socket for `time`, each after the echo of the one before.
@@ -94,7 +98,7 @@ fn round_trip(socket: &UdpSocket, datagram: &[u8]) -> io::Result<Option<Duration
 fn summary(mut times: Vec<Duration>, lost: u64) -> RoundTrips {
     times.sort_unstable();
     let at = |per_mille: usize| percentile(&times, per_mille).as_secs_f64() * 1e6;
-    RoundTrips { count: times.len() as u64, lost, p50: at(500), p99: at(990), max: at(1000) }
+    RoundTrips { count: times.len() as u64, lost, p50: at(500), p99: at(990), p999: at(999), max: at(1000) }
 }
 
 /// The smallest value that so many of a thousand do not exceed (nearest rank); zero of none.

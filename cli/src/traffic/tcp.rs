@@ -1,9 +1,12 @@
-//! One TCP stream, as fast as it goes.
+//! TCP streams, as fast as they go.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use super::{PATIENCE, per_second, span};
@@ -11,7 +14,7 @@ use super::{PATIENCE, per_second, span};
 /// Octets per `write` and `read`, as iperf3's default.
 const BLOCK: usize = 128 << 10;
 
-/// What one end of a TCP stream saw.
+/// What one end of TCP streams saw.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
     /// Octets that passed.
@@ -25,6 +28,15 @@ pub struct Throughput {
 impl Throughput {
     fn new(octets: u64, time: Duration) -> Self {
         Self { octets, seconds: time.as_secs_f64(), bits_per_second: per_second(octets, time) * 8.0 }
+    }
+
+    /// Streams that ran at the same time, as one.
+    fn together(streams: &[Self]) -> Self {
+        Self {
+            octets: streams.iter().map(|stream| stream.octets).sum(),
+            seconds: streams.iter().map(|stream| stream.seconds).fold(0.0, f64::max),
+            bits_per_second: streams.iter().map(|stream| stream.bits_per_second).sum(),
+        }
     }
 }
 
@@ -61,4 +73,39 @@ pub fn drain(mut stream: TcpStream) -> io::Result<Throughput> {
         last = Some(Instant::now());
         first = first.or(last);
     }
+}
+
+/// Writes to all streams at once for `time`.
+///
+/// # Errors
+/// A connection broke.
+pub fn pump_all(streams: Vec<TcpStream>, time: Duration) -> io::Result<Throughput> {
+    at_once(streams, move |stream| pump(stream, time))
+}
+
+/// Accepts so many connections, each within 10 s, and reads all to their ends.
+///
+/// # Errors
+/// One does not come, broke, or fell silent for 10 s.
+pub fn drain_all(listener: &TcpListener, streams: usize) -> io::Result<Throughput> {
+    let streams = (0..streams).map(|_| accept(listener)).collect::<io::Result<_>>()?;
+    at_once(streams, drain)
+}
+
+fn at_once(
+    streams: Vec<TcpStream>,
+    run: impl Fn(TcpStream) -> io::Result<Throughput> + Copy + Send + 'static,
+) -> io::Result<Throughput> {
+    let ends: Vec<_> = streams.into_iter().map(|stream| thread::spawn(move || run(stream))).collect();
+    let ended = ends.into_iter().map(|end| end.join().map_err(|_| io::Error::other("an end panicked"))?);
+    Ok(Throughput::together(&ended.collect::<io::Result<Vec<_>>>()?))
+}
+
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    let limit = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    if poll(&mut ready, limit)? == 0 {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody connected"));
+    }
+    Ok(listener.accept()?.0)
 }

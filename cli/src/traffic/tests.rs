@@ -1,7 +1,6 @@
 //! Both ends of each measurement over loopback: they must agree with each other.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +28,18 @@ fn a_tcp_sink_reads_every_octet_that_was_written() {
 }
 
 #[test]
+fn several_streams_count_as_one() {
+    let listener = TcpListener::bind(LOOPBACK).expect("listen");
+    let address = listener.local_addr().expect("address");
+    let sink = thread::spawn(move || drain_all(&listener, 3));
+    let streams = (0..3).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    let written = pump_all(streams, SHORT).expect("pump");
+    let read = sink.join().expect("no panic").expect("drain");
+    assert_eq!(read.octets, written.octets);
+    assert!(read.octets > 0 && read.bits_per_second > 0.0);
+}
+
+#[test]
 fn a_udp_sink_counts_what_was_sent_at_a_rate() {
     let (near, far) = pair();
     let sink = thread::spawn(move || count_arrivals(&far));
@@ -42,15 +53,11 @@ fn a_udp_sink_counts_what_was_sent_at_a_rate() {
 #[test]
 fn round_trips_are_timed_and_a_silent_far_end_is_loss() {
     let (near, far) = pair();
-    let done = AtomicBool::new(false);
-    let trips = thread::scope(|scope| {
-        scope.spawn(|| echo(&far, || done.load(Ordering::Relaxed)));
-        let trips = ping_pong(&near, 64, SHORT).expect("ping");
-        done.store(true, Ordering::Relaxed);
-        trips
-    });
+    let echoing = thread::spawn(move || echo(&far));
+    let trips = ping_pong(&near, 64, SHORT).expect("ping");
+    echoing.join().expect("no panic").expect("it ends when it hears nothing");
     assert!(
-        trips.count > 0 && trips.p50 > 0.0 && trips.p50 <= trips.p99 && trips.p99 <= trips.max,
+        trips.count > 0 && trips.p50 > 0.0 && trips.p50 <= trips.p99 && trips.p99 <= trips.p999,
         "{trips:?}"
     );
 

@@ -1,7 +1,8 @@
 //! UDP datagrams of one size: offered at a rate or as many as go, counted where they arrive.
 //!
 //! Datagrams go out in batches by `sendmmsg` but each on its own (no `UDP_SEGMENT`): what is measured is the cost
-//! of a packet. Each begins with its sequence number, eight octets in network order.
+//! of a packet. Each begins with its sequence number, eight octets in network order; the end is said by a number that no
+//! sender reaches.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::UdpSocket;
@@ -19,6 +20,11 @@ use super::{PATIENCE, SILENCE, per_second, span, timed_out};
 const BATCH: usize = 64;
 /// How long a sender that is ahead of its rate sleeps: 35 datagrams at 350,000 per second.
 const NAP: Duration = Duration::from_micros(100);
+/// Number of the datagrams that say that no more come.
+const END: u64 = u64::MAX;
+/// How many say so, and how long before each: what came before them may fill all queues.
+const FAREWELLS: usize = 5;
+const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
 /// Longest datagram counted, octets.
 const MAX_SIZE: usize = 2048;
 
@@ -85,7 +91,18 @@ pub fn send_load(socket: &UdpSocket, load: UdpLoad) -> io::Result<Departures> {
         }
     }
     let time = start.elapsed();
+    say_farewell(socket, datagrams[0].len());
     Ok(Departures { sent, refused, seconds: time.as_secs_f64(), rate: per_second(sent, time) })
+}
+
+/// Where all of it is lost the sink ends by the silence.
+fn say_farewell(socket: &UdpSocket, size: usize) {
+    let mut datagram = vec![0; size];
+    datagram[..8].copy_from_slice(&END.to_be_bytes());
+    for _ in 0..FAREWELLS {
+        thread::sleep(FAREWELL_PAUSE);
+        let _ = socket.send(&datagram);
+    }
 }
 
 /// How many datagrams of the next batch may go at once.
@@ -112,7 +129,8 @@ fn send_batch(
         .map(|sent| sent.count() as u64)
 }
 
-/// Counts datagrams until none has come for a second; waits 10 s for the first.
+/// Counts datagrams until the sender says that it was the last, or none has come for half a second; waits 10 s for the
+/// first.
 ///
 /// # Errors
 /// The kernel's.
@@ -130,9 +148,20 @@ pub fn count_arrivals(socket: &UdpSocket) -> io::Result<Arrivals> {
             first = Some(Instant::now());
             socket.set_read_timeout(Some(SILENCE))?;
         }
-        last = Some(Instant::now());
-        received += count as u64;
-        expected = buffers[..count].iter().map(|datagram| number_of(datagram) + 1).fold(expected, u64::max);
+        let (mut over, now) = (false, Instant::now());
+        for datagram in &buffers[..count] {
+            match number_of(datagram) {
+                END => over = true,
+                number => {
+                    received += 1;
+                    expected = expected.max(number.saturating_add(1));
+                    last = Some(now);
+                }
+            }
+        }
+        if over {
+            break;
+        }
     }
     let time = span(first, last);
     Ok(Arrivals { received, expected, seconds: time.as_secs_f64(), rate: per_second(received, time) })
@@ -152,6 +181,5 @@ fn receive_batch(
 fn number_of(datagram: &[u8; MAX_SIZE]) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&datagram[..8]);
-    // A number nobody can have reached is noise, not a count.
-    u64::from_be_bytes(number).min(u64::MAX >> 1)
+    u64::from_be_bytes(number)
 }

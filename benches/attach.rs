@@ -1,17 +1,34 @@
-//! From attaching a sandbox on one host to its first answer from the others.
+//! From attaching a sandbox on one host to its first answer from the others, on three hosts of one machine.
+//!
+//! `cargo bench -p weft --bench attach -- --attachments 10` runs a short form. Needs root.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use weft::rig::{Blueprint, Rig, Station, Wiring};
-use weft::traffic::Pinger;
+use clap::Parser;
+use weft::rig::{Blueprint, Rig, Wiring};
+use weft::traffic::{Pinger, Station};
 use weft_control::api::{Ipam, IpamConfig, NetworkCreate, Sandbox};
 use weft_control::io::namespace::set_sysctl;
 
-use crate::Options;
-use crate::environment::say;
+use environment::say;
+
+mod environment;
+
+/// Options of the benchmark.
+#[derive(Debug, Parser)]
+#[command(name = "attach")]
+struct Options {
+    /// Attachments to time
+    #[arg(long, default_value_t = 50)]
+    attachments: u8,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 const NETWORK: &str = "attach";
 /// The sandboxes that ask, on the second and the third host.
@@ -20,8 +37,14 @@ const OBSERVER: &str = "observer";
 const INTERVAL: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(10);
 
+fn main() -> ExitCode {
+    let options = Options::parse();
+    environment::outcome("attach", options.bench, || run(&options))
+}
+
 /// Times all attachments and prints percentiles.
-pub(crate) fn run(options: &Options) -> Result<()> {
+fn run(options: &Options) -> Result<()> {
+    environment::print()?;
     let program = env!("CARGO_BIN_EXE_weft").into();
     let mut rig = Rig::build(&Blueprint { purpose: "bench", hosts: 3, wiring: Wiring::Switch, program })?;
     rig.start_all()?;
@@ -40,12 +63,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // The network's first sandbox on a host also makes its bridge and TAP there; that is timed apart.
     let first = attach(&rig, &observers, 0)?;
     let mut later = Vec::new();
-    for number in 1..=options.attachments() {
+    for number in 1..=options.attachments {
         later.extend(attach(&rig, &observers, number)?);
     }
     say(&format!(
         "\nAttach on one host → answers from two others, {} attachments, 3 hosts, ms",
-        options.attachments()
+        options.attachments
     ))?;
     say(&format!("{:<34}{:>9}{:>9}{:>9}", "", "p50", "p99", "most"))?;
     print("request to first answer", later.iter().map(|times| times.from_request).collect())?;

@@ -1,0 +1,105 @@
+//! What is measured: weft in clear and sealed, and what it is compared with.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use weft_control::api::NetworkCreate;
+
+use super::report::ContenderShown;
+use super::wireguard::{self, Implementation, Tunnel};
+use crate::args::ContenderName;
+use crate::interrupt::Interrupt;
+use crate::rig::Rig;
+use crate::traffic::{End, Ends, Station};
+
+/// The name of the one that the others are compared with.
+pub(super) const KERNEL: &str = "kernel-vxlan";
+/// What seals weft's networks.
+pub(super) const SEALED_BY: &str = "AES-256-GCM";
+/// How long agents and first answers may take.
+const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// Two ends, and what joins them.
+pub(super) struct Contender {
+    pub(super) name: String,
+    /// Nothing in clear.
+    pub(super) cipher: Option<&'static str>,
+    from: Station,
+    to: Box<dyn End>,
+    /// Processes that carry the traffic, if they are not the rig's.
+    _tunnels: Vec<Tunnel>,
+}
+
+impl Contender {
+    pub(super) fn new(
+        name: &str,
+        cipher: Option<&'static str>,
+        from: Station,
+        to: impl End + 'static,
+    ) -> Self {
+        Self { name: name.to_owned(), cipher, from, to: Box::new(to), _tunnels: Vec::new() }
+    }
+
+    fn between(name: &str, cipher: Option<&'static str>, [from, to]: [Station; 2]) -> Self {
+        Self::new(name, cipher, from, to)
+    }
+
+    /// What carries the traffic, to live as long.
+    pub(super) fn carried_by(self, tunnels: Vec<Tunnel>) -> Self {
+        Self { _tunnels: tunnels, ..self }
+    }
+
+    /// It, as a report names it.
+    pub(super) fn shown(&self) -> ContenderShown {
+        ContenderShown { name: self.name.clone(), cipher: self.cipher }
+    }
+
+    /// Its ends.
+    pub(super) fn ends<'a>(&'a self, interrupt: &'a Interrupt) -> Ends<'a> {
+        Ends { from: &self.from, to: &*self.to, interrupt }
+    }
+
+    /// Waits until the far end answers.
+    ///
+    /// # Errors
+    /// It does not within 15 s.
+    pub(super) fn await_answer(&self, interrupt: &Interrupt) -> Result<()> {
+        let answered = self.ends(interrupt).ping(START_LIMIT)?;
+        answered.map(drop).with_context(|| format!("{}: the far end does not answer", self.name))
+    }
+}
+
+/// Makes one on a rig of two hosts whose agents run.
+pub(super) fn make(name: ContenderName, rig: &Rig) -> Result<Contender> {
+    match name {
+        ContenderName::WeftClear => Ok(Contender::between("weft-clear", None, weft(rig, "clear", &[])?)),
+        ContenderName::WeftSealed => {
+            let stations = weft(rig, "sealed", &[("encrypted", "")])?;
+            Ok(Contender::between("weft-sealed", Some(SEALED_BY), stations))
+        }
+        ContenderName::KernelVxlan => Ok(Contender::between(KERNEL, None, rig.kernel_stations(0, 1)?)),
+        ContenderName::Raw => Ok(Contender::between("raw", None, raw(rig)?)),
+        ContenderName::WireguardGo => wireguard::contender(&Implementation::WIREGUARD_GO, rig),
+        ContenderName::Boringtun => wireguard::contender(&Implementation::BORINGTUN, rig),
+    }
+}
+
+/// A network of `options`, and a sandbox in it on either host.
+fn weft(rig: &Rig, name: &str, options: &[(&str, &str)]) -> Result<[Station; 2]> {
+    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let (name, driver) = (name.to_owned(), "overlay".to_owned());
+    let request = NetworkCreate { name, driver, options, ..NetworkCreate::default() };
+    let name = &request.name;
+    rig.create_network(0, &request)?;
+    rig.await_network(1, name, START_LIMIT)?;
+    Ok([rig.station(0, name, &format!("{name}-near"))?, rig.station(1, name, &format!("{name}-far"))?])
+}
+
+/// The hosts themselves.
+fn raw(rig: &Rig) -> Result<[Station; 2]> {
+    let [near, far] = rig.hosts() else { anyhow::bail!("the underlay joins two hosts") };
+    Ok([
+        Station::new(near.namespace.try_clone()?, near.address, None, None),
+        Station::new(far.namespace.try_clone()?, far.address, None, None),
+    ])
+}
