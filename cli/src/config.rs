@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use weft_control::io::agent::{Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT, FirstStart};
+use weft_control::io::agent::{
+    Advertise, AgentConfig, DEFAULT_DATA_PORT, DEFAULT_GOSSIP_PORT, DockerConfig, FirstStart,
+};
 use weft_control::local::Defaults;
 use weft_control::model::Name;
 use weft_control::session::REKEY_AFTER;
@@ -23,6 +25,8 @@ const DEFAULT_FILE: &str = "/etc/weft/weft.toml";
 const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
 const DEFAULT_RUN_DIR: &str = "/run/weft";
 const DEFAULT_RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where engines look first.
+const DEFAULT_PLUGIN_DIR: &str = "/run/docker/plugins";
 /// Name of the join token in a directory of systemd credentials (`LoadCredential=weft.token:…`, systemd.exec(5)).
 const CREDENTIAL: &str = "weft.token";
 /// Most packet workers without being asked for: more only pays with as many receive queues on the NIC.
@@ -45,6 +49,8 @@ struct FileSettings {
     resolv_conf: Option<PathBuf>,
     bip: Option<String>,
     bridge: Option<String>,
+    docker: Option<String>,
+    docker_plugin_dir: Option<PathBuf>,
     require_encryption: bool,
     teardown_on_stop: bool,
 }
@@ -84,11 +90,29 @@ pub(crate) fn compose(args: &AgentArgs, credentials: Option<OsString>) -> Result
             .clone()
             .or(file.resolv_conf)
             .unwrap_or_else(|| DEFAULT_RESOLV_CONF.into()),
+        docker: docker(
+            args.docker.clone().or(file.docker),
+            args.docker_plugin_dir.clone().or(file.docker_plugin_dir),
+        )?,
         bridge: bridge(args.bip.clone().or(file.bip), args.bridge.clone().or(file.bridge))?,
         require_encryption: args.require_encryption || file.require_encryption,
         rekey_after: args.rekey_after.map_or(REKEY_AFTER, Duration::from_secs),
         teardown_on_stop: args.teardown_on_stop || file.teardown_on_stop,
     })
+}
+
+/// How the agent works for Docker's engine.
+fn docker(engine: Option<String>, plugin_dir: Option<PathBuf>) -> Result<DockerConfig> {
+    let path = |text: String| match text.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+        None if text.starts_with('/') => Ok(PathBuf::from(text)),
+        _ => bail!(
+            "invalid value '{text}' for --docker: it must be a unix socket, e.g. unix:///var/run/docker.sock"
+        ),
+    };
+    let engine = engine.map(path).transpose()?;
+    let plugin_dir = plugin_dir.or_else(|| engine.is_some().then(|| DEFAULT_PLUGIN_DIR.into()));
+    Ok(DockerConfig { engine, plugin_dir })
 }
 
 /// How the network `bridge` is to be.

@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod grants;
 mod holders;
+mod holds;
 mod keys;
 mod members;
 mod names;
@@ -32,9 +33,10 @@ mod twin;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rand::rngs::StdRng;
 use weft_dataplane::change::Change;
 use weft_dataplane::segment::SegmentSpec;
@@ -80,6 +82,13 @@ pub enum ClusterEvent {
         /// The addresses, durably this endpoint's, or why there are none.
         result: Result<Lease, ClusterError>,
     },
+    /// An address asked for with [`Cluster::hold`] has an outcome.
+    Held {
+        /// Which one.
+        ticket: Ticket,
+        /// The address with its subnet's prefix length, or why there is none.
+        result: Result<IpNet, ClusterError>,
+    },
     /// [`Cluster::segment`] answers differently than before.
     SegmentChanged(NetworkId),
     /// The sessions with a peer of sealed networks are others than before; for the dataplane.
@@ -119,6 +128,8 @@ pub struct Cluster {
     removed: BTreeMap<NetworkId, Removed>,
     removed_by_age: BTreeSet<(UnixMillis, NetworkId)>,
     endpoints: BTreeMap<EndpointId, Own>,
+    /// Addresses held for endpoints to come, and until when.
+    holds: BTreeMap<(NetworkId, IpAddr), Instant>,
     views: BTreeMap<NodeId, View>,
     unheard: Unheard,
     book: Book,
@@ -354,6 +365,7 @@ impl Cluster {
 
     fn tick(&mut self, now: Instant) {
         self.wake_addresses(now);
+        self.end_holds(now);
         self.forget_dead(now);
         self.forget_removed(now);
         self.forget_clashes(now);

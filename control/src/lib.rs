@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod command;
 pub mod dhcp;
+pub mod docker;
 pub mod doctor;
 pub mod driver;
 pub mod firewall;

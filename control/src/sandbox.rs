@@ -49,6 +49,8 @@ pub enum Origin {
         /// The user whose processes may open it.
         owner: u32,
     },
+    /// A container of Docker, as far as one endpoint goes: its interface is given to the engine.
+    Docker,
 }
 
 /// A process, safe against reuse of its number.
@@ -201,6 +203,7 @@ impl Sandbox {
             Origin::Made | Origin::Adopted => End::Namespace,
             Origin::Machine => End::Descriptor,
             Origin::Device { owner } => End::Device { node, owner },
+            Origin::Docker => End::Handed { fresh: false },
         }
     }
 
@@ -216,7 +219,8 @@ impl Sandbox {
         match (self.owner.is_none() || owner_there, namespace_there, self.origin) {
             // It is there for its attachment, which came to nothing.
             (true, _, Origin::Device { .. }) if self.interfaces.is_empty() => Return::Remove,
-            (true, _, Origin::Machine | Origin::Device { .. }) => Return::Keep,
+            // Of a container only its engine knows.
+            (true, _, Origin::Machine | Origin::Device { .. } | Origin::Docker) => Return::Keep,
             (false, _, _) | (_, false, Origin::Adopted) => Return::Remove,
             (true, true, _) => Return::Keep,
             // A process that lost its namespace cannot be given another one.
@@ -288,5 +292,7 @@ mod tests {
         assert_eq!(device.comes_back(false, false), Return::Keep);
         let unused = Sandbox { interfaces: BTreeMap::new(), ..device };
         assert_eq!(unused.comes_back(false, false), Return::Remove, "nobody could take it back");
+        let container = Sandbox { origin: Origin::Docker, ..unused };
+        assert_eq!(container.comes_back(false, false), Return::Keep, "its engine says when it is gone");
     }
 }

@@ -34,11 +34,17 @@ pub enum Table {
     LocalNetworks,
     /// Their endpoints.
     LocalEndpoints,
+    /// Addresses held for endpoints to come.
+    Holds,
+    /// Networks of the Docker engine of this host.
+    DockerNetworks,
+    /// Endpoints of its containers.
+    DockerEndpoints,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Node,
         Self::Networks,
         Self::Removed,
@@ -52,6 +58,9 @@ impl Table {
         Self::Ports,
         Self::LocalNetworks,
         Self::LocalEndpoints,
+        Self::Holds,
+        Self::DockerNetworks,
+        Self::DockerEndpoints,
     ];
 }
 

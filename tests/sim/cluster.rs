@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use weft_control::api::{Ipam, IpamConfig, NetworkCreate};
 use weft_control::cluster::{
     Attach, Cluster, ClusterConfig, ClusterError, ClusterEvent, Lease, Ticket, Timing,
@@ -26,6 +27,7 @@ use crate::network::{Network, SimNode, addr};
 pub(crate) struct Node {
     pub(crate) cluster: Cluster,
     pub(crate) outcomes: BTreeMap<Ticket, Result<Lease, ClusterError>>,
+    pub(crate) held: BTreeMap<Ticket, Result<IpNet, ClusterError>>,
     pub(crate) drained: Vec<EndpointId>,
     pub(crate) left: bool,
     pub(crate) gave_way: bool,
@@ -66,6 +68,7 @@ impl SimNode for Node {
                     }
                     self.outcomes.insert(ticket, result);
                 }
+                ClusterEvent::Held { ticket, result } => drop(self.held.insert(ticket, result)),
                 ClusterEvent::NetworkRemoved { endpoints, .. } => self.drained.extend(endpoints),
                 ClusterEvent::FetchRing(from) => self.ring_at.push(from),
                 ClusterEvent::Left => self.left = true,
@@ -138,6 +141,7 @@ fn started(
     Node {
         cluster,
         outcomes: BTreeMap::new(),
+        held: BTreeMap::new(),
         drained: Vec::new(),
         left: false,
         gave_way: false,
@@ -215,6 +219,19 @@ impl Bench {
     fn attach(&mut self, at: usize, network: NetworkId) -> Lease {
         let wish = self.wish(network);
         self.try_attach(at, wish).expect("attached")
+    }
+
+    /// Has an address of the subnet held, a certain one or any.
+    fn hold(&mut self, at: usize, network: NetworkId, ip: Option<IpAddr>) -> Result<String, ClusterError> {
+        let subnet = || IpNet::new_assert([10, 9, 0, 0].into(), 24);
+        let asked = self.net.with(addr(at), |node, now| node.cluster.hold(now, network, subnet(), ip));
+        let ticket = asked.expect("runs")?;
+        self.until("a hold has an outcome", |net| {
+            net.node(addr(at)).is_some_and(|node| node.held.contains_key(&ticket))
+        });
+        let held =
+            self.net.with(addr(at), |node, _| node.held.remove(&ticket)).flatten().expect("an outcome");
+        held.map(|held| held.to_string())
     }
 
     fn detach(&mut self, at: usize, endpoint: EndpointId) {
@@ -536,6 +553,48 @@ fn a_full_subnet_says_so_on_every_node_and_a_freed_address_comes_back_after_its_
     assert!(bench.try_attach(at, wish).is_err(), "it rests across a restart");
     bench.net.run_for(Duration::from_secs(4));
     assert_eq!(bench.attach(at, net).addresses, freed.addresses);
+}
+
+#[test]
+fn an_address_is_held_for_the_endpoint_that_comes_for_it_across_a_restart_and_not_for_ever() {
+    let mut bench = Bench::new(2);
+    let net = bench.create(0, "web", &["10.9.0.0/24"]);
+    bench.known_to_all(net);
+    let held = bench.hold(1, net, None).expect("held");
+    let ip: IpAddr = held.trim_end_matches("/24").parse().expect("an address");
+    let exact = |bench: &mut Bench, ip: IpAddr| {
+        let IpAddr::V4(ip) = ip else { panic!("{ip} is of the subnet") };
+        Attach { ip4: Some(ip), ..bench.wish(net) }
+    };
+    for at in 0..2 {
+        let wish = exact(&mut bench, ip);
+        assert!(bench.try_attach(at, wish).is_err(), "it is held, also for node {at}");
+        assert!(bench.hold(at, net, Some(ip)).is_err(), "held once");
+    }
+    bench.restart(1);
+    bench.net.run_for(Duration::from_secs(5));
+    let wish = exact(&mut bench, ip);
+    assert!(bench.try_attach(1, wish.clone()).is_err(), "a restart forgets no promise");
+    let ticket = bench.net.with(addr(1), |node, now| node.cluster.attach_held(now, wish)).expect("runs");
+    bench.net.run_for(Duration::from_secs(1));
+    let outcome = bench.net.with(addr(1), |node, _| node.outcomes.remove(&ticket.expect("asked"))).flatten();
+    let lease = outcome.expect("an outcome").expect("whoever it was held for has it");
+    bench.net.run_for(Duration::from_secs(70));
+    assert!(bench.hold(1, net, Some(ip)).is_err(), "it is an endpoint's now");
+    bench.detach(1, lease.endpoint);
+
+    let chosen = IpAddr::from([10, 9, 0, 200]);
+    let other = bench.hold(0, net, Some(chosen)).expect("held");
+    assert_eq!(other, "10.9.0.200/24");
+    bench.net.run_for(Duration::from_secs(70));
+    assert_eq!(bench.hold(1, net, Some(chosen)).expect("nobody came for it"), other);
+    bench
+        .net
+        .with(addr(1), |node, _| node.cluster.release_hold(net, chosen))
+        .expect("runs")
+        .expect("released");
+    let wish = exact(&mut bench, chosen);
+    bench.try_attach(1, wish).expect("free again");
 }
 
 #[test]

@@ -62,6 +62,13 @@ pub(crate) struct AgentArgs {
     /// Name of the interface of the network 'bridge' [default: weft0]
     #[arg(long, env = "WEFT_BRIDGE", hide_env_values = true, value_name = "INTERFACE")]
     pub(crate) bridge: Option<String>,
+    /// The socket of this host's Docker engine, e.g. unix:///var/run/docker.sock: weft is its network driver, and its
+    /// networks are on every host
+    #[arg(long, env = "WEFT_DOCKER", hide_env_values = true, value_name = "SOCKET")]
+    pub(crate) docker: Option<String>,
+    /// Where the Docker engine looks for plugins [default with --docker: /run/docker/plugins; else weft is none]
+    #[arg(long, env = "WEFT_DOCKER_PLUGIN_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(crate) docker_plugin_dir: Option<PathBuf>,
     /// Packet threads [default: one per processor, at most 8]
     #[arg(long, env = "WEFT_WORKERS", hide_env_values = true, value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,

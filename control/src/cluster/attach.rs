@@ -9,6 +9,8 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use weft_dataplane::wire::MacAddr;
 
+use super::grants::PoolState;
+use super::holds::Hold;
 use super::ranges::{Amount, FetchKey};
 use super::record::{Endpoint, encode};
 use super::start::rest_key;
@@ -33,22 +35,51 @@ pub(super) struct Own {
     pub(super) announced: bool,
 }
 
-/// An attachment that waits for addresses.
+/// Somebody who waits for addresses.
 #[derive(Debug)]
 pub(super) struct Attaching {
-    wish: Attach,
+    wish: Wish,
     deadline: Instant,
     /// Sources of addresses that have nothing.
     refused: BTreeMap<FetchKey, Refusal>,
 }
 
+/// What somebody waits for.
+#[derive(Debug, Clone)]
+pub(super) enum Wish {
+    /// An endpoint's addresses.
+    Endpoint(Attach),
+    /// An address for an endpoint to come.
+    Hold(Hold),
+}
+
+impl Wish {
+    fn network(&self) -> NetworkId {
+        match self {
+            Self::Endpoint(attach) => attach.network,
+            Self::Hold(hold) => hold.network,
+        }
+    }
+}
+
 impl Attaching {
+    pub(super) fn new(wish: Wish, deadline: Instant) -> Self {
+        Self { wish, deadline, refused: BTreeMap::new() }
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     pub(super) fn network(&self) -> NetworkId {
-        self.wish.network
+        self.wish.network()
+    }
+
+    fn attach(&self) -> Option<&Attach> {
+        match &self.wish {
+            Wish::Endpoint(attach) => Some(attach),
+            Wish::Hold(_) => None,
+        }
     }
 }
 
@@ -76,13 +107,18 @@ impl Cluster {
         self.check_here()?;
         self.check_wish(&wish)?;
         self.check_room(1 << 10)?;
+        Ok(self.begin(now, Wish::Endpoint(wish)))
+    }
+
+    /// Looks for addresses, and goes on looking until patience ends.
+    pub(super) fn begin(&mut self, now: Instant, wish: Wish) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         let deadline = now + self.config.timing.patience;
-        self.attaching.insert(ticket, Attaching { wish, deadline, refused: BTreeMap::new() });
+        self.attaching.insert(ticket, Attaching::new(wish, deadline));
         self.progress(now, ticket);
         self.settle(now);
-        Ok(ticket)
+        ticket
     }
 
     /// Tells the others of an endpoint whose kernel side is ready.
@@ -140,8 +176,7 @@ impl Cluster {
         let of_sandbox =
             |sandbox: SandboxId, network: NetworkId| sandbox == wish.sandbox && network == wish.network;
         let attached = self.endpoints.values().any(|own| of_sandbox(own.endpoint.sandbox, own.network));
-        let attaching =
-            self.attaching.values().any(|other| of_sandbox(other.wish.sandbox, other.wish.network));
+        let attaching = self.attaching().any(|other| of_sandbox(other.sandbox, other.network));
         let name = || self.names().remove(&wish.network).unwrap_or_default();
         if attached || attaching {
             return Err(NetworkError::Attached { sandbox: wish.name.to_string(), network: name() }.into());
@@ -168,15 +203,19 @@ impl Cluster {
         }
         let of = |network: NetworkId, other: Option<MacAddr>| network == wish.network && other == Some(mac);
         let attached = self.endpoints.values().filter(|own| of(own.network, Some(own.endpoint.mac())));
-        let attaching = self.attaching.values().map(|attaching| &attaching.wish);
         let attaching =
-            attaching.filter(|other| of(other.network, other.mac) && other.sandbox != wish.sandbox);
+            self.attaching().filter(|other| of(other.network, other.mac) && other.sandbox != wish.sandbox);
         let here = attached.map(|own| &own.endpoint.name).chain(attaching.map(|other| &other.name)).next();
         let holder = here.map(Name::to_string).or_else(|| self.elsewhere(wish.network, mac));
         holder.map_or(Ok(()), |holder| {
             let (mac, network) = (mac.to_string(), self.name_of(wish.network));
             Err(NetworkError::MacTaken { mac, network, holder }.into())
         })
+    }
+
+    /// Attachments under way.
+    fn attaching(&self) -> impl Iterator<Item = &Attach> {
+        self.attaching.values().filter_map(Attaching::attach)
     }
 
     /// Who has a MAC address on another node that answers; nobody would forward to a second one.
@@ -186,6 +225,20 @@ impl Cluster {
         views.into_iter().find_map(|(&node, view)| {
             let mut endpoints = view.endpoints.get(&id)?.values().filter(|endpoint| endpoint.mac() == mac);
             let theirs = endpoints.find(|endpoint| !network.addresses_of(node, endpoint).is_empty())?;
+            Some(format!("{} on {}", theirs.name, self.node_name(node)))
+        })
+    }
+
+    /// Who has an address, as far as this node knows.
+    #[must_use]
+    pub fn holder_of(&self, network: NetworkId, ip: IpAddr) -> Option<String> {
+        let mut own = self.endpoints.values().filter(|own| own.network == network);
+        if let Some(own) = own.find(|own| own.endpoint.ips.contains(&ip)) {
+            return Some(own.endpoint.name.to_string());
+        }
+        self.views.iter().find_map(|(&node, view)| {
+            let mut endpoints = view.endpoints.get(&network)?.values();
+            let theirs = endpoints.find(|endpoint| endpoint.ips.contains(&ip))?;
             Some(format!("{} on {}", theirs.name, self.node_name(node)))
         })
     }
@@ -201,7 +254,8 @@ impl Cluster {
     /// Finds addresses and promises them, or fetches what is missing, or fails.
     fn progress(&mut self, now: Instant, ticket: Ticket) {
         let Some(attaching) = self.attaching.get(&ticket) else { return };
-        let result = match self.find_all(attaching) {
+        let (wish, found) = (attaching.wish.clone(), self.find_all(attaching));
+        let places = match found {
             Ok(found) => {
                 let missing: Vec<FetchKey> = found.iter().filter_map(Found::missing).collect();
                 if !missing.is_empty() {
@@ -211,18 +265,30 @@ impl Cluster {
                     }
                     return;
                 }
-                let places: Vec<(usize, u128)> = found.iter().filter_map(Found::address).collect();
-                let wish = attaching.wish.clone();
-                self.promise(wish, &places)
+                Ok(found.iter().filter_map(Found::address).collect::<Vec<(usize, u128)>>())
             }
             Err(error) => Err(error),
         };
         self.attaching.remove(&ticket);
-        self.events.push_back(ClusterEvent::Attached { ticket, result });
+        let event = match wish {
+            Wish::Endpoint(attach) => {
+                let result = places.and_then(|places| self.promise(attach, &places));
+                ClusterEvent::Attached { ticket, result }
+            }
+            Wish::Hold(hold) => {
+                let result = places.and_then(|places| self.promise_hold(now, &hold, &places));
+                ClusterEvent::Held { ticket, result }
+            }
+        };
+        self.events.push_back(event);
     }
 
     fn find_all(&self, attaching: &Attaching) -> Result<Vec<Found>, ClusterError> {
-        let wish = &attaching.wish;
+        let wish = match &attaching.wish {
+            Wish::Endpoint(attach) => attach,
+            Wish::Hold(Hold { ip: Some(ip), .. }) => return Ok(vec![self.find_exact(attaching, *ip)?]),
+            Wish::Hold(hold) => return Ok(vec![self.find_any(attaching, |pool, _| pool == hold.pool)?]),
+        };
         let network = self.networks.get(&wish.network).ok_or(ClusterError::Removed(wish.network))?;
         let families = [wish.ip4.map(IpAddr::V4), wish.ip6.map(IpAddr::V6)];
         let mut found = Vec::new();
@@ -231,14 +297,15 @@ impl Cluster {
             if let Some(ip) = fixed {
                 found.push(self.find_exact(attaching, ip)?);
             } else if has {
-                found.push(self.find_any(attaching, v4)?);
+                let of_family = |_, state: &PoolState| is_v4(state.pool.space().subnet()) == v4;
+                found.push(self.find_any(attaching, of_family)?);
             }
         }
         Ok(found)
     }
 
     fn find_exact(&self, attaching: &Attaching, ip: IpAddr) -> Result<Found, ClusterError> {
-        let id = attaching.wish.network;
+        let id = attaching.network();
         let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
         let (pool, number) = network.pool_of(ip).ok_or(NetworkError::OutsideSubnets(ip))?;
         let key = FetchKey { network: id, pool, exact: Some(number) };
@@ -254,14 +321,17 @@ impl Cluster {
         }
     }
 
-    /// The next free address of a family, from the first subnet that has one or can get one.
-    fn find_any(&self, attaching: &Attaching, v4: bool) -> Result<Found, ClusterError> {
-        let id = attaching.wish.network;
+    /// The next free address, from the first of those subnets that has one or can get one.
+    fn find_any(
+        &self,
+        attaching: &Attaching,
+        of: impl Fn(usize, &PoolState) -> bool,
+    ) -> Result<Found, ClusterError> {
+        let id = attaching.network();
         let network = self.networks.get(&id).ok_or(ClusterError::Removed(id))?;
-        let of_family =
-            || network.pools.iter().enumerate().filter(|(_, state)| is_v4(state.pool.space().subnet()) == v4);
-        let wanted = attaching.wish.fixed().collect::<Vec<_>>();
-        for (pool, state) in of_family() {
+        let subnets = || network.pools.iter().enumerate().filter(|(pool, state)| of(*pool, state));
+        let wanted = attaching.attach().into_iter().flat_map(Attach::fixed).collect::<Vec<_>>();
+        for (pool, state) in subnets() {
             let subnet = state.pool.space().subnet();
             let avoid = |number| wanted.contains(&Range::address(subnet, number));
             if let Some(number) = state.pool.pick(avoid) {
@@ -269,7 +339,7 @@ impl Cluster {
             }
         }
         let mut worst = None;
-        for (pool, _) in of_family() {
+        for (pool, _) in subnets() {
             let key = FetchKey { network: id, pool, exact: None };
             match attaching.refused.get(&key) {
                 None => return Ok(Found::Missing(key)),
@@ -311,7 +381,8 @@ impl Cluster {
         let body = Endpoint::new(mac, places.iter().map(ip).collect(), sandbox, name, aliases, mobility);
         let own = Own { network: id, endpoint: body, announced: false };
         let mut rows = vec![ledger::put(Table::Endpoints, endpoint.0, encode(&own))];
-        rows.extend(places.iter().map(|&(pool, a)| ledger::delete(Table::Quarantine, rest_key(id, pool, a))));
+        let ended = |table| places.iter().map(move |&(pool, a)| ledger::delete(table, rest_key(id, pool, a)));
+        rows.extend(ended(Table::Quarantine).chain(ended(Table::Holds)));
         self.ledger.commit("endpoint-attach", rows)?;
         let lease = self.lease(endpoint, &own);
         if let Some(network) = self.networks.get_mut(&id) {
@@ -359,12 +430,7 @@ impl Cluster {
 
     fn lease(&self, endpoint: EndpointId, own: &Own) -> Lease {
         let network = self.networks.get(&own.network);
-        let with_prefix = |&ip: &IpAddr| {
-            let pool =
-                network.and_then(|n| n.pool_of(ip).map(|(pool, _)| n.pools[pool].pool.space().subnet()));
-            pool.and_then(|subnet| IpNet::new(ip, subnet.prefix_len()).ok())
-                .unwrap_or_else(|| IpNet::from(ip))
-        };
+        let with_prefix = |&ip: &IpAddr| network.map_or_else(|| IpNet::from(ip), |n| n.with_prefix(ip));
         Lease {
             endpoint,
             network: own.network,
@@ -376,7 +442,7 @@ impl Cluster {
 
     /// A source of addresses has nothing for those who wait for it.
     pub(super) fn refuse_attaching(&mut self, key: FetchKey, refusal: &Refusal) {
-        for attaching in self.attaching.values_mut().filter(|a| a.wish.network == key.network) {
+        for attaching in self.attaching.values_mut().filter(|a| a.network() == key.network) {
             attaching.refused.insert(key, refusal.clone());
         }
     }
@@ -388,14 +454,13 @@ impl Cluster {
         for ticket in over {
             let Some(attaching) = self.attaching.remove(&ticket) else { continue };
             let waited = self.config.timing.patience.as_secs_f32();
-            let network = self.name_of(attaching.wish.network);
+            let (network, wish) = (self.name_of(attaching.network()), attaching.wish);
             let reason = attaching.refused.into_values().find_map(|refusal| match refusal {
                 Refusal::Unreachable(reason) => Some(reason),
                 Refusal::Exhausted | Refusal::Taken => None,
             });
             let reason = reason.unwrap_or_else(|| format!("no answer from their owners in {waited} s"));
-            let result = Err(ClusterError::Unreachable { network, reason });
-            self.events.push_back(ClusterEvent::Attached { ticket, result });
+            self.fail(ticket, &wish, ClusterError::Unreachable { network, reason });
         }
     }
 
@@ -404,14 +469,21 @@ impl Cluster {
         let gone: Vec<Ticket> = self
             .attaching
             .iter()
-            .filter(|(_, a)| a.wish.network == network)
+            .filter(|(_, a)| a.network() == network)
             .map(|(&ticket, _)| ticket)
             .collect();
         for ticket in gone {
-            self.attaching.remove(&ticket);
-            self.events
-                .push_back(ClusterEvent::Attached { ticket, result: Err(ClusterError::Removed(network)) });
+            if let Some(attaching) = self.attaching.remove(&ticket) {
+                self.fail(ticket, &attaching.wish, ClusterError::Removed(network));
+            }
         }
+    }
+
+    fn fail(&mut self, ticket: Ticket, wish: &Wish, fault: ClusterError) {
+        self.events.push_back(match wish {
+            Wish::Endpoint(_) => ClusterEvent::Attached { ticket, result: Err(fault) },
+            Wish::Hold(_) => ClusterEvent::Held { ticket, result: Err(fault) },
+        });
     }
 }
 

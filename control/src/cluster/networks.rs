@@ -61,7 +61,8 @@ impl Network {
     pub(super) fn open(id: NetworkId, statement: &[u8], me: NodeId) -> Option<Self> {
         let (author, definition): (NodeId, Definition) = hear(DEFINITION, statement)?;
         let options = definition.check().ok()?;
-        let pool = |subnet: &crate::network::Subnet| PoolState::new(me, subnet.space(), author);
+        let space = |subnet: &crate::network::Subnet| subnet.space().from_the_top(options.engine_addresses);
+        let pool = |subnet| PoolState::new(me, space(subnet), author);
         let pools = definition.subnets.iter().map(pool).collect();
         let statement = statement.to_vec();
         (definition.id == id && definition.creator == author).then_some(Self {
@@ -76,6 +77,12 @@ impl Network {
     /// The pool that holds `ip`.
     pub(super) fn pool_of(&self, ip: IpAddr) -> Option<(usize, u128)> {
         self.pools.iter().enumerate().find_map(|(index, state)| Some((index, state.pool.locate(ip)?)))
+    }
+
+    /// An address with the prefix length of its subnet.
+    pub(super) fn with_prefix(&self, ip: IpAddr) -> IpNet {
+        let subnet = self.pool_of(ip).map(|(pool, _)| self.pools[pool].pool.space().subnet());
+        subnet.and_then(|subnet| IpNet::new(ip, subnet.prefix_len()).ok()).unwrap_or_else(|| IpNet::from(ip))
     }
 
     /// The addresses of an endpoint of another node: none if one of them is reserved, of no subnet, or of another
@@ -128,7 +135,24 @@ impl Cluster {
         now: Instant,
         request: NetworkCreate,
     ) -> Result<NetworkId, ClusterError> {
+        let id = self.fresh_network_id();
+        self.create_network_as(now, id, request)
+    }
+
+    /// As [`Cluster::create_network`], with an id that somebody else drew.
+    ///
+    /// # Errors
+    /// As those; or the id is used already, or was.
+    pub fn create_network_as(
+        &mut self,
+        now: Instant,
+        id: NetworkId,
+        request: NetworkCreate,
+    ) -> Result<NetworkId, ClusterError> {
         self.check_here()?;
+        if self.networks.contains_key(&id) || self.removed.contains_key(&id) {
+            return Err(ClusterError::Removed(id));
+        }
         let wish = NetworkWish::parse(request)?;
         if self.config.require_encryption && !wish.options().encrypted {
             return Err(ClusterError::Clear(wish.name().to_string()));
@@ -142,7 +166,6 @@ impl Cluster {
             return Err(NetworkError::NameTaken(wish.name().to_string()).into());
         }
         self.check_vni(wish.name().as_str(), wish.options().vni, &names)?;
-        let id = self.fresh_network_id();
         let definition = wish.define(id, self.me, self.now_wall(now), &self.subnets(), &self.underlay())?;
         let statement = state(&self.identity, DEFINITION, &definition);
         let Some(network) = Network::open(id, &statement, self.me) else {
@@ -158,6 +181,27 @@ impl Cluster {
     #[must_use]
     pub fn subnets(&self) -> Vec<IpNet> {
         self.networks.values().flat_map(|n| n.definition.subnets.iter().map(|s| s.prefix)).collect()
+    }
+
+    /// Whether the network is there.
+    #[must_use]
+    pub fn has_network(&self, id: NetworkId) -> bool {
+        self.networks.contains_key(&id)
+    }
+
+    /// Subnets of one network; none where it is not known.
+    #[must_use]
+    pub fn subnets_of(&self, id: NetworkId) -> Vec<IpNet> {
+        let subnets = self.networks.get(&id).map(|network| network.definition.subnets.as_slice());
+        subnets.unwrap_or_default().iter().map(|subnet| subnet.prefix).collect()
+    }
+
+    /// The gateway of a network's subnet, and the addresses of it that are kept for others.
+    #[must_use]
+    pub fn set_aside(&self, id: NetworkId, subnet: IpNet) -> Option<(IpAddr, Vec<IpAddr>)> {
+        let subnets = &self.networks.get(&id)?.definition.subnets;
+        let found = subnets.iter().find(|found| found.prefix == subnet)?;
+        Some((found.gateway, found.auxiliary.values().copied().collect()))
     }
 
     /// Removes a network for good, on every node.
@@ -278,7 +322,7 @@ impl Cluster {
         let own = self.own_in(id);
         let mut writes: Vec<Write> =
             own.iter().map(|endpoint| ledger::delete(Table::Endpoints, endpoint.0)).collect();
-        for table in [Table::Ranges, Table::Quarantine, Table::Networks] {
+        for table in [Table::Ranges, Table::Quarantine, Table::Holds, Table::Networks] {
             writes.extend(self.ledger.rows(table, &id.0).map(|(key, _)| ledger::delete(table, key)));
         }
         writes.push(ledger::put(Table::Removed, id.0, removed.row()));
@@ -297,6 +341,7 @@ impl Cluster {
         for endpoint in &drained {
             self.endpoints.remove(endpoint);
         }
+        self.holds.retain(|(network, _), _| *network != id);
         let known = self.networks.remove(&id).is_some();
         self.sealed.dirty = true;
         let eldest = self.recently_removed().last().copied();

@@ -27,13 +27,14 @@ use crate::timestamp::UnixMillis;
 use crate::trust::Papers;
 
 /// Tables the cluster writes.
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table::Node,
     Table::Networks,
     Table::Removed,
     Table::Ranges,
     Table::Endpoints,
     Table::Quarantine,
+    Table::Holds,
     Table::Peers,
     Table::Trust,
 ];
@@ -104,6 +105,7 @@ impl Cluster {
             removed: BTreeMap::new(),
             removed_by_age: BTreeSet::new(),
             endpoints: BTreeMap::new(),
+            holds: BTreeMap::new(),
             views: BTreeMap::new(),
             unheard: Default::default(),
             book: Default::default(),
@@ -137,6 +139,7 @@ impl Cluster {
     fn load(&mut self, now: Instant) -> Result<(), ClusterError> {
         self.load_networks()?;
         self.load_endpoints()?;
+        self.load_holds(now)?;
         self.load_ranges(now)?;
         self.dirty.records.extend(self.networks.keys());
         self.dirty.sponsors = true;
@@ -223,7 +226,7 @@ impl Cluster {
     }
 }
 
-fn corrupt(what: &'static str) -> ClusterError {
+pub(super) fn corrupt(what: &'static str) -> ClusterError {
     ClusterError::Corrupt { what }
 }
 

@@ -43,6 +43,20 @@ pub enum End {
         /// The user whose processes may open it.
         owner: u32,
     },
+    /// An interface in the host's namespace that somebody (Docker) moves to where nobody looks: it is made once, and then
+    /// known by its near end.
+    Handed {
+        /// Whether it is to be made.
+        fresh: bool,
+    },
+}
+
+impl End {
+    /// Whether the links of the host tell of it.
+    #[must_use]
+    pub fn is_in_host(self) -> bool {
+        matches!(self, Self::Device { .. } | Self::Handed { fresh: true })
+    }
 }
 
 impl WantedEndpoint {
@@ -137,6 +151,7 @@ impl Site<'_> {
             End::Namespace => self.plan_pair(endpoint, steps),
             End::Descriptor => self.plan_tap(endpoint, steps),
             End::Device { node, owner } => self.plan_device(endpoint, (node, owner), steps),
+            End::Handed { fresh } => self.plan_handed(endpoint, fresh, steps),
         }
     }
 
@@ -192,6 +207,30 @@ impl Site<'_> {
         if seen.is_none_or(|seen| seen.mtu != u32::from(self.mtu)) {
             steps.push(Step::SetMtu { at, name: name.to_owned(), mtu: self.mtu });
         }
+    }
+
+    /// A pair whose far end was moved away is not made anew: whoever moved it would not know. It goes with the near end,
+    /// and the near end with the namespace it was moved to.
+    fn plan_handed(&self, endpoint: &WantedEndpoint, fresh: bool, steps: &mut Vec<Step>) {
+        let (at, port) = (self.at, port_name(endpoint.id));
+        let near = self.links.and_then(|links| links.get(&port));
+        let far = self.host.get(&endpoint.interface).filter(|far| far.mac == endpoint.mac);
+        let near = match (near, far) {
+            (Some(near), _) if !fresh => Some(near),
+            (Some(near), Some(_)) => Some(near),
+            (None, _) if !fresh => return,
+            (half, _) => {
+                if half.is_some() {
+                    steps.push(Step::DeleteLink { at, name: port.clone() });
+                }
+                let (name, peer, peer_at) = (port.clone(), endpoint.interface.clone(), Place::Host);
+                let (near, mac, mtu) = (self.near, endpoint.mac, self.mtu);
+                steps.push(Step::AddVeth { at, name, near, peer_at, peer, mac, mtu });
+                None
+            }
+        };
+        self.plan_near(&port, near, near.is_none(), steps);
+        self.plan_pin(port, endpoint.mac, near, steps);
     }
 
     /// A TAP that is there is whoever's holds its descriptor, also one that another agent made.

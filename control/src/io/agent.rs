@@ -77,11 +77,22 @@ pub struct AgentConfig {
     pub rekey_after: Duration,
     /// Packet workers, each with a queue pair and a thread of its own.
     pub workers: NonZeroUsize,
+    /// Docker's engine on this host.
+    pub docker: DockerConfig,
     /// How the predefined network `bridge` is to be.
     pub bridge: Defaults,
     /// Whether stopping also removes sandboxes, hidden namespaces and pins. Otherwise they stay for the next start:
     /// local traffic goes on, and cross-host traffic resumes with it.
     pub teardown_on_stop: bool,
+}
+
+/// How the agent works for Docker's engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerConfig {
+    /// The engine's socket; absent, nobody tells the names of its networks and containers.
+    pub engine: Option<PathBuf>,
+    /// Where the engine looks for sockets of plugins; absent, the agent is none.
+    pub plugin_dir: Option<PathBuf>,
 }
 
 /// What an agent does whose host is in no cluster yet; later it is of no effect.

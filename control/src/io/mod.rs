@@ -7,6 +7,7 @@ pub mod commands;
 mod descriptor;
 mod dhcp;
 mod dns;
+mod docker;
 pub mod doctor;
 mod firewall;
 mod holding;

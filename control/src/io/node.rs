@@ -36,6 +36,7 @@ mod bridges;
 mod calls;
 mod connect;
 mod dhcp;
+mod docker;
 mod errand;
 mod gateway;
 mod lifecycle;
@@ -45,6 +46,7 @@ mod publishing;
 mod sandboxes;
 mod shown;
 
+pub(crate) use docker::Docker;
 use errand::{Errand, Errands};
 use moved::Holders;
 pub(crate) use names::Names;
@@ -79,6 +81,7 @@ pub(crate) struct Node {
     publishing: Publishing,
     relay: Relay,
     dhcp: Dhcp,
+    docker: Docker,
     worker: Worker,
     pub(crate) names: Names,
     pub(crate) dataplane: Arc<Dataplane>,
@@ -194,7 +197,7 @@ impl Node {
     pub(crate) fn new(
         (cluster, local): (Cluster, Local),
         storage: Arc<dyn Storage>,
-        (sandboxes, publishing): (Sandboxes, Publishing),
+        (sandboxes, publishing, docker): (Sandboxes, Publishing, Docker),
         (worker, names): (Worker, Names),
         dataplane: Arc<Dataplane>,
         facts: Facts,
@@ -207,6 +210,7 @@ impl Node {
             publishing,
             relay: Relay::default(),
             dhcp: Dhcp::default(),
+            docker,
             worker,
             names,
             dataplane,
@@ -277,6 +281,7 @@ impl Node {
         while let Some(event) = self.cluster.poll_event() {
             match event {
                 ClusterEvent::Attached { ticket, result } => self.attached(ticket, result),
+                ClusterEvent::Held { ticket, result } => self.address_held(ticket, result),
                 ClusterEvent::SegmentChanged(network) => self.segment_changed(network),
                 ClusterEvent::PeerChanged(change) => self.dataplane.apply(change),
                 ClusterEvent::NetworkAdded(network) => tracing::info!(%network, "network known"),

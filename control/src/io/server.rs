@@ -27,6 +27,7 @@ use super::namespace::Namespace;
 use crate::api::{
     self, Connect, Disconnect, ErrorMessage, Leave, NetworkCreate, NodeRevoke, SandboxCreate, TokenCreate,
 };
+use crate::docker;
 
 /// Longest body of a request, octets.
 const MAX_BODY: usize = 1 << 20;
@@ -66,6 +67,7 @@ pub(crate) enum Call {
     RemoveNode(String),
     RevokeNode { node: String, request: NodeRevoke },
     Leave(Leave),
+    Docker(docker::protocol::Call),
 }
 
 /// What the agent answers.
@@ -123,10 +125,14 @@ pub(crate) struct Asked {
 
 /// The way to the loop.
 #[derive(Clone)]
-struct Desk(mpsc::Sender<Asked>);
+pub(crate) struct Desk(mpsc::Sender<Asked>);
 
 impl Desk {
-    async fn ask(&self, call: Call) -> Result<Answer, Refusal> {
+    pub(crate) fn new(asked: mpsc::Sender<Asked>) -> Self {
+        Self(asked)
+    }
+
+    pub(crate) async fn ask(&self, call: Call) -> Result<Answer, Refusal> {
         let stopping = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
         let (answer, answered) = oneshot::channel();
         self.0.send(Asked { call, answer }).await.map_err(|_| stopping())?;

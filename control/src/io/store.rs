@@ -188,6 +188,9 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
         Table::Ports => "ports",
         Table::LocalNetworks => "local_networks",
         Table::LocalEndpoints => "local_endpoints",
+        Table::Holds => "holds",
+        Table::DockerNetworks => "docker_networks",
+        Table::DockerEndpoints => "docker_endpoints",
     })
 }
 

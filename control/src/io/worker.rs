@@ -16,7 +16,7 @@ use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
 use crate::driver::overlay::{Wanted, pieces};
-use crate::driver::{End, Piece, Scope, SeenLink, WantedEndpoint, bridge, free_interface, macvlan};
+use crate::driver::{End, Piece, Scope, SeenLink, WantedEndpoint, bridge, far_name, free_interface, macvlan};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::plan::{Failure, Place, Plan, Step, run};
 
@@ -67,6 +67,16 @@ impl Purpose {
         if let Self::Fresh(fresh) = self { Some(fresh) } else { None }
     }
 
+    /// Has the interface made that is to be handed over.
+    fn begin(&self, endpoints: &mut [WantedEndpoint]) {
+        let Some(fresh) = self.fresh() else { return };
+        for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.id == fresh.endpoint) {
+            if let End::Handed { fresh } = &mut endpoint.end {
+                *fresh = true;
+            }
+        }
+    }
+
     /// Whether what fails of a piece is a failure of this.
     fn needs(&self, scope: Scope) -> bool {
         match (scope, self) {
@@ -101,7 +111,8 @@ impl Bench {
     /// What failed, in words.
     pub(crate) fn settle(&mut self, mut wanted: Wanted, purpose: Purpose) -> Result<Settled, String> {
         let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
-        let in_host = wanted.endpoints.iter().any(|endpoint| matches!(endpoint.end, End::Device { .. }));
+        purpose.begin(&mut wanted.endpoints);
+        let in_host = wanted.endpoints.iter().any(|endpoint| endpoint.end.is_in_host());
         let observed = self.kernel.observe(wanted.network, sandboxes, in_host);
         let observed = observed.map_err(|fault| explain(&fault))?;
         let interface =
@@ -119,6 +130,7 @@ impl Bench {
         mut wanted: bridge::Wanted,
         purpose: Purpose,
     ) -> Result<Settled, String> {
+        wanted.endpoints_mut().for_each(|endpoints| purpose.begin(endpoints));
         let observed =
             self.kernel.observe_host(concerned(&wanted, &purpose)).map_err(|fault| explain(&fault))?;
         let mut interface = None;
@@ -179,6 +191,11 @@ impl Bench {
                         (there.ok_or("the sandbox's namespace is gone")?, prefix.as_str())
                     }
                     End::Descriptor => (&nothing, TAP_PREFIX),
+                    End::Handed { .. } => {
+                        endpoint.interface = far_name(endpoint.id);
+                        interface = Some((endpoint.sandbox, endpoint.interface.clone()));
+                        continue;
+                    }
                     End::Device { .. } if host.contains_key(prefix) => {
                         return Err(format!(
                             "the host has an interface {prefix} already: choose another name"

@@ -31,6 +31,8 @@ pub struct Space {
     whole: Range,
     automatic: Range,
     reserved: BTreeSet<u128>,
+    /// Highest first, to stay away from whoever else hands out the lowest.
+    from_the_top: bool,
 }
 
 impl Space {
@@ -47,7 +49,13 @@ impl Space {
             }
         }
         let automatic = ip_range.and_then(|r| Range::of(r).intersection(whole)).unwrap_or(whole);
-        Self { subnet, whole, automatic, reserved }
+        Self { subnet, whole, automatic, reserved, from_the_top: false }
+    }
+
+    /// The same, with addresses handed out and granted from the top where that is so.
+    #[must_use]
+    pub fn from_the_top(self, from_the_top: bool) -> Self {
+        Self { from_the_top, ..self }
     }
 
     /// The subnet.
@@ -190,6 +198,9 @@ impl Pool {
     /// Nothing changes until [`take`](Self::take).
     #[must_use]
     pub fn pick(&self, avoid: impl Fn(u128) -> bool) -> Option<u128> {
+        if self.space.from_the_top {
+            return self.highest(avoid);
+        }
         let automatic = self.space.automatic;
         let ahead = Range::new(self.cursor.max(automatic.first()), automatic.last());
         let behind = self
@@ -203,11 +214,23 @@ impl Pool {
         })
     }
 
+    fn highest(&self, avoid: impl Fn(u128) -> bool) -> Option<u128> {
+        let own: Vec<Range> = self.own_within(self.space.automatic).map(|(range, _)| range).collect();
+        own.into_iter().rev().find_map(|range| {
+            (range.first()..=range.last()).rev().find(|&address| !self.is_used(address) && !avoid(address))
+        })
+    }
+
     /// Records that `endpoint` has `address`; the endpoint must be durable.
     pub fn take(&mut self, address: u128, endpoint: EndpointId) {
         self.taken.insert(address, endpoint);
         self.resting.remove(&address);
         self.cursor = address.saturating_add(1);
+    }
+
+    /// Frees `address`, which nobody has used.
+    pub fn untake(&mut self, address: u128) {
+        self.taken.remove(&address);
     }
 
     /// Frees `address`, which rests until `until` before it is handed out automatically or granted in a block.
@@ -243,7 +266,8 @@ impl Pool {
     }
 
     /// Chooses up to `want` free automatic addresses to grant to `to`, at most half of what is free: blocks of a
-    /// power of two that begin at a multiple of it, lowest first, but for the one this node is handing out from.
+    /// power of two that begin at a multiple of it, lowest first (or highest), but for the one this node is handing out
+    /// from.
     /// Nothing changes until the claims are durable and merged.
     #[must_use]
     pub fn carve(&self, want: u128, to: NodeId) -> Vec<Claim> {
@@ -255,7 +279,7 @@ impl Pool {
         let mut unit = power_of_two_in(left);
         let mut claims = Vec::new();
         while unit > 0 && (claims.is_empty() || unit >= least) && claims.len() < GRANT_PIECES {
-            match cut_block(&mut runs, unit, self.cursor) {
+            match cut_block(&mut runs, unit, (self.cursor, self.space.from_the_top)) {
                 Some(block) => {
                     left -= unit;
                     claims.extend(self.hand_over(block, to));
@@ -363,28 +387,44 @@ fn power_of_two_in(count: u128) -> u128 {
     count.checked_ilog2().map_or(0, |bits| 1 << bits)
 }
 
-/// Takes the lowest aligned block of `unit` addresses out of `runs`, rather not the one around `cursor`.
-fn cut_block(runs: &mut Vec<Range>, unit: u128, cursor: u128) -> Option<Range> {
-    let block = |from: u128| {
-        let first = from.checked_next_multiple_of(unit)?;
-        Range::new(first, first.checked_add(unit - 1)?)
+/// Takes the lowest aligned block of `unit` addresses out of `runs`, or the highest, rather not the one around `cursor`.
+fn cut_block(runs: &mut Vec<Range>, unit: u128, (cursor, from_the_top): (u128, bool)) -> Option<Range> {
+    let block = |run: &Range| if from_the_top { last_block(run, unit) } else { first_block(run, unit) };
+    let beside = |run: &Range, block: Range| match from_the_top {
+        true => last_block(&Range::new(run.first(), block.first().checked_sub(1)?)?, unit),
+        false => first_block(&Range::new(block.last().checked_add(1)?, run.last())?, unit),
     };
-    let in_run = |run: &Range, from: u128| block(from).filter(|block| block.last() <= run.last());
-    let lowest = |apart: bool| {
-        runs.iter().enumerate().find_map(|(at, run)| {
-            let first = in_run(run, run.first())?;
+    let next = |apart: bool| {
+        let mut upwards = runs.iter().enumerate();
+        let mut downwards = runs.iter().enumerate().rev();
+        let mut ordered = std::iter::from_fn(|| if from_the_top { downwards.next() } else { upwards.next() });
+        ordered.find_map(|(at, run)| {
+            let first = block(run)?;
             match apart && first.contains(cursor) {
-                true => Some((at, in_run(run, first.last().checked_add(1)?)?)),
+                true => Some((at, beside(run, first)?)),
                 false => Some((at, first)),
             }
         })
     };
-    let (at, block) = lowest(true).or_else(|| lowest(false))?;
+    let (at, block) = next(true).or_else(|| next(false))?;
     let run = runs.remove(at);
     let before = block.first().checked_sub(1).and_then(|last| Range::new(run.first(), last));
     let after = block.last().checked_add(1).and_then(|first| Range::new(first, run.last()));
     runs.splice(at..at, before.into_iter().chain(after));
     Some(block)
+}
+
+/// The lowest block of `unit` addresses in a run that begins at a multiple of it.
+fn first_block(run: &Range, unit: u128) -> Option<Range> {
+    let first = run.first().checked_next_multiple_of(unit)?;
+    Range::new(first, first.checked_add(unit - 1)?).filter(|block| block.last() <= run.last())
+}
+
+/// The highest one.
+fn last_block(run: &Range, unit: u128) -> Option<Range> {
+    let beyond = run.last().checked_add(1).map_or(run.last(), |beyond| beyond);
+    let first = (beyond / unit * unit).checked_sub(unit)?;
+    Range::new(first, first + (unit - 1)).filter(|block| run.first() <= block.first())
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u128 {
@@ -485,6 +525,30 @@ mod tests {
         assert_eq!(text(&pool.carve(256, B)), ["10.0.1.0-10.0.1.255"]);
         let share = ["10.0.32.0-10.0.63.255", "10.0.16.0-10.0.31.255", "10.0.8.0-10.0.15.255"];
         assert_eq!(text(&pool.carve(16_383, B)), share);
+    }
+
+    #[test]
+    fn a_pool_whose_lowest_addresses_somebody_else_hands_out_gives_the_highest() {
+        let space = space("10.0.0.0/16", None, &[]).from_the_top(true);
+        let mut pool = Pool::new(A, space, A);
+        let subnet = pool.space.subnet;
+        let text = |number| Range::address(subnet, number).to_string();
+        assert_eq!(pool.pick(|_| false).map(text), Some("10.0.255.254".to_owned()));
+        let texts = |claims: &[Claim]| -> Vec<String> {
+            claims.iter().map(|c| format!("{}-{}", text(c.range.first()), text(c.range.last()))).collect()
+        };
+        assert_eq!(texts(&pool.carve(256, B)), ["10.0.254.0-10.0.254.255"], "the highest whole block");
+        let given = pool.carve(256, B);
+        give(&mut pool, &given);
+        let next = pool.carve(256, B);
+        assert_eq!(texts(&next), ["10.0.253.0-10.0.253.255"]);
+        let mut small = Pool::new(A, slash29().space.from_the_top(true), A);
+        let mut got = Vec::new();
+        while let Some(address) = small.pick(|_| false) {
+            small.take(address, endpoint(address));
+            got.push(address - small.space.whole.first());
+        }
+        assert_eq!(got, [6, 5, 4, 3, 2]);
     }
 
     #[test]

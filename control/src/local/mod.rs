@@ -158,6 +158,21 @@ impl Local {
         request: NetworkCreate,
         host: &[IpNet],
     ) -> Result<NetworkId, LocalError> {
+        let id = NetworkId(self.rng.random());
+        self.create_as(wall, id, request, host)
+    }
+
+    /// As [`Local::create`], with an id that somebody else drew.
+    ///
+    /// # Errors
+    /// As those; or there is such a network already.
+    pub fn create_as(
+        &mut self,
+        wall: UnixMillis,
+        id: NetworkId,
+        request: NetworkCreate,
+        host: &[IpNet],
+    ) -> Result<NetworkId, LocalError> {
         let driver = match Driver::named(&request.driver) {
             Some(driver @ (Driver::Bridge | Driver::Macvlan | Driver::Ipvlan)) => driver,
             Some(Driver::Host) => return Err(LocalError::OneOnly("host")),
@@ -167,7 +182,9 @@ impl Local {
         let wish = Wish::parse(request)?;
         self.check_room()?;
         self.check_name(wish.name.as_str())?;
-        let id = NetworkId(self.rng.random());
+        if self.networks.contains_key(&id) {
+            return Err(NetworkError::NameTaken(id.long()).into());
+        }
         let free = |len, taken: &[IpNet]| {
             let avoided: Vec<IpNet> = taken.iter().chain(host).copied().collect();
             free_local(len, &avoided).ok_or(CreateError::NoPool(LOCAL_POOLS))

@@ -14,6 +14,10 @@ const STATIC_VTEPS: &str = "weft.static_vteps";
 const BROADCAST: &str = "weft.broadcast";
 /// The same for networks of one host.
 pub(crate) const DHCP: &str = "weft.dhcp";
+/// Of networks whose creator's Docker engine hands out addresses itself.
+pub(crate) const ADDRESSES: &str = "weft.addresses";
+/// The value of that.
+pub(crate) const OF_ENGINE: &str = "engine";
 const ENCRYPTED: &str = "encrypted";
 const WEFT_ENCRYPTED: &str = "weft.encrypted";
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -37,6 +41,9 @@ pub struct Options {
     pub encrypted: bool,
     /// `weft.dhcp`: whether endpoints get their addresses by DHCP, too.
     pub dhcp: bool,
+    /// `weft.addresses=engine`: on the creator's host somebody else hands out the lowest free addresses, so that all
+    /// others go from the top.
+    pub engine_addresses: bool,
     /// `com.docker.network.driver.mtu`: largest inner IP packet, octets.
     pub mtu: Option<u16>,
 }
@@ -46,7 +53,7 @@ pub struct Options {
 pub enum OptionError {
     /// Nobody knows this key.
     #[error(
-        "unknown driver option {0:?}: known are {ENCRYPTED}, {VNI}, {STATIC_VTEPS}, {BROADCAST}, {DHCP} and {MTU}"
+        "unknown driver option {0:?}: known are {ENCRYPTED}, {VNI}, {STATIC_VTEPS}, {BROADCAST}, {DHCP}, {ADDRESSES} and {MTU}"
     )]
     Unknown(String),
     /// Docker's text for a VNI that is none.
@@ -61,6 +68,9 @@ pub enum OptionError {
     /// Not `true` or `false`.
     #[error("invalid value {0:?} for {DHCP}: it must be true or false")]
     Dhcp(String),
+    /// Nobody else hands out addresses.
+    #[error("invalid value {0:?} for {ADDRESSES}: it must be {OF_ENGINE}")]
+    Addresses(String),
     /// Not `true` or `false`.
     #[error("invalid value {0:?} for {ENCRYPTED}: it must be true or false, or nothing for true")]
     Encrypted(String),
@@ -93,6 +103,8 @@ impl Options {
                 STATIC_VTEPS => parsed.static_vteps = static_vteps(value)?,
                 BROADCAST => parsed.broadcast = broadcast(value)?,
                 DHCP => parsed.dhcp = boolean(value).ok_or_else(|| OptionError::Dhcp(shortened(value)))?,
+                ADDRESSES if value == OF_ENGINE => parsed.engine_addresses = true,
+                ADDRESSES => return Err(OptionError::Addresses(shortened(value))),
                 ENCRYPTED | WEFT_ENCRYPTED => parsed.encrypted |= encrypted(value)?,
                 MTU => parsed.mtu = Some(mtu(value)?),
                 _ => return Err(OptionError::Unknown(shortened(key))),
@@ -230,6 +242,7 @@ mod tests {
             (&[("com.docker.network.driver.mtu", "70000")], "invalid MTU value: 70000"),
             (&[("com.docker.network.driver.mtu", "")], "invalid MTU value: "),
             (&[("weft.dhcp", "yes")], "invalid value \"yes\" for weft.dhcp"),
+            (&[("weft.addresses", "me")], "invalid value \"me\" for weft.addresses"),
             (&[("weft.broadcast", "yes")], "invalid value \"yes\" for weft.broadcast"),
             (
                 &[("weft.vni", "1"), ("weft.static_vteps", "host.example")],

@@ -27,7 +27,7 @@ const LOCAL: [(Ipv4Net, u8); 7] = [
 pub(crate) const LOCAL_POOLS: &str = "172.17.0.0/16 to 172.31.0.0/16 and 192.168.0.0/16";
 
 /// The first subnet of 10.0.0.0/8 with `len` (default 16) bits that overlaps none of `used`.
-pub(super) fn free_global(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
+pub(crate) fn free_global(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
     free_in(GLOBAL, len.unwrap_or(DEFAULT_LEN), used)
 }
 
@@ -62,7 +62,7 @@ fn free_in(pool: Ipv4Net, len: u8, used: &[IpNet]) -> Option<IpNet> {
 }
 
 /// The network's own unique local prefix (RFC 4193 §3): `fd`, then 56 bits of a hash of its id.
-pub(super) fn unique_local(id: NetworkId) -> IpNet {
+pub(crate) fn unique_local(id: NetworkId) -> IpNet {
     let hash = Sha256::new_with_prefix(b"weft unique local prefix").chain_update(id.0).finalize();
     let mut octets = [0; 16];
     octets[0] = 0xfd;
@@ -71,7 +71,7 @@ pub(super) fn unique_local(id: NetworkId) -> IpNet {
 }
 
 /// Docker's default gateway: the first free address of the range if there is one, else of the subnet.
-pub(super) fn default_gateway(prefix: IpNet, ip_range: Option<IpNet>, taken: &[IpAddr]) -> Option<IpAddr> {
+pub(crate) fn default_gateway(prefix: IpNet, ip_range: Option<IpNet>, taken: &[IpAddr]) -> Option<IpAddr> {
     let whole = Range::of(prefix);
     let from = Range::of(ip_range.unwrap_or(prefix));
     let edges = if whole.count() > 2 { [Some(whole.first()), Some(whole.last())] } else { [None, None] };

@@ -40,7 +40,7 @@ impl Observed {
         match at {
             Place::Hidden(_) => &mut self.hidden.as_mut().expect("the namespace is there").links,
             Place::Sandbox(id) => self.sandboxes.get_mut(&id).expect("the sandbox is there"),
-            Place::Host => panic!("the overlay has nothing in the host's namespace"),
+            Place::Host => &mut self.host,
         }
     }
 
@@ -196,6 +196,27 @@ fn a_virtual_machine_has_a_tap_in_the_place_of_a_pair_and_keeps_it_when_the_agen
     assert!(!made.contains("v01"), "{made}");
     let gone = settle(&wanted(&[]), &mut kernel);
     assert!(gone.starts_with("delete v010101010101 in network aaaaaaaaaaaa\n"), "{gone}");
+}
+
+#[test]
+fn an_interface_that_is_handed_over_is_made_once_and_then_known_by_its_near_end() {
+    let handed = |fresh| WantedEndpoint {
+        end: End::Handed { fresh },
+        interface: "w1".into(),
+        ..endpoint(1, &["10.0.0.2/24"])
+    };
+    let mut kernel = kernel(0);
+    let made = settle(&wanted(&[handed(true)]), &mut kernel);
+    assert!(made.contains("join v010101010101 in network aaaaaaaaaaaa to w1 in the host"), "{made}");
+    assert_eq!(settle(&wanted(&[handed(true)]), &mut kernel), "", "asked for twice, it is the same");
+    kernel.host.clear();
+    assert_eq!(settle(&wanted(&[handed(false)]), &mut kernel), "", "its far end is somewhere else");
+    let again = settle(&wanted(&[handed(true)]), &mut kernel);
+    assert!(again.starts_with("delete v010101010101"), "whoever asks for it again has lost it: {again}");
+    kernel.host.clear();
+    kernel.links(Place::Hidden(NET)).remove("v010101010101");
+    let gone = settle(&wanted(&[handed(false)]), &mut kernel);
+    assert_eq!(gone, "", "what went with its container is not made anew behind the engine's back");
 }
 
 #[test]

@@ -18,16 +18,18 @@ use super::edges::{Edges, Settings};
 use super::{Advertise, AgentConfig, AgentError, FirstStart, ReadyReport, seeds};
 use crate::admission::{AdmissionError, Answer, Errand, Outcome, Welcome};
 use crate::cluster::{Cluster, ClusterConfig, ClusterError, Timing};
+use crate::docker::Bindings;
 use crate::identity::Identity;
 use crate::io::admission::{self, AskError, Asking};
 use crate::io::dns::Dns;
+use crate::io::docker::plugin;
 use crate::io::firewall::{Disturbed, Loader, Ours, Watch};
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
 use crate::io::namespace::{Namespace, Pins};
 use crate::io::netlink::Links;
-use crate::io::node::{Facts, Names, Node, now, random, wall};
+use crate::io::node::{Docker, Facts, Names, Node, now, random, wall};
 use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{self, Asked, SocketFile, explain};
 use crate::io::store::Store;
@@ -85,11 +87,14 @@ pub async fn run(
     agent.node.recover();
     let (asked, calls) = mpsc::channel(DESK);
     agent.calls = calls;
+    let plugin = config.docker.plugin_dir.as_deref().map(plugin::socket);
+    let mut plugin = plugin.map(|path| Server::plugin(path, asked.clone())).transpose()?;
     let mut server = Server::new(config.socket.clone(), &config.run_dir, asked)?;
     let mut ready = Some(ready);
     loop {
         if agent.node.recovered && ready.is_some() {
             server.serve()?;
+            plugin.as_mut().map_or(Ok(()), Server::serve)?;
             if let Some(ready) = ready.take() {
                 ready(&agent.report(&server.path));
             }
@@ -99,7 +104,7 @@ pub async fn run(
             () = agent.turn() => {}
         }
         if let Some(at) = agent.node.twin {
-            drop(server);
+            drop((server, plugin));
             agent.stop(false).await;
             return Err(AgentError::Twin { at, state: config.state_dir });
         }
@@ -109,7 +114,7 @@ pub async fn run(
             break;
         }
     }
-    drop(server);
+    drop((server, plugin));
     agent.stop(config.teardown_on_stop).await;
     Ok(())
 }
@@ -138,9 +143,10 @@ fn remedy(advertise: &Advertise) -> String {
     }
 }
 
-/// The API's socket; served once everything is there again.
+/// A socket, the API's or the plugin's; served once everything is there again.
 struct Server {
     path: PathBuf,
+    is_plugin: bool,
     asked: Option<mpsc::Sender<Asked>>,
     serving: Option<(JoinHandle<()>, SocketFile)>,
 }
@@ -149,14 +155,23 @@ impl Server {
     fn new(path: Option<PathBuf>, run_dir: &Path, asked: mpsc::Sender<Asked>) -> Result<Self, AgentError> {
         let path = path.unwrap_or_else(|| run_dir.join("weft.sock"));
         clear_socket(&path)?;
-        Ok(Self { path, asked: Some(asked), serving: None })
+        Ok(Self { path, is_plugin: false, asked: Some(asked), serving: None })
+    }
+
+    fn plugin(path: PathBuf, asked: mpsc::Sender<Asked>) -> Result<Self, AgentError> {
+        clear_socket(&path)?;
+        Ok(Self { path, is_plugin: true, asked: Some(asked), serving: None })
     }
 
     fn serve(&mut self) -> Result<(), AgentError> {
         let Some(asked) = self.asked.take() else { return Ok(()) };
-        let listener =
-            server::bind(&self.path).map_err(failed(format!("serve on {}", self.path.display())))?;
-        self.serving = Some((tokio::spawn(server::serve(listener, asked)), SocketFile(self.path.clone())));
+        let bind = if self.is_plugin { plugin::bind } else { server::bind };
+        let listener = bind(&self.path).map_err(failed(format!("serve on {}", self.path.display())))?;
+        let serving = match self.is_plugin {
+            true => tokio::spawn(plugin::serve(listener, asked)),
+            false => tokio::spawn(server::serve(listener, asked)),
+        };
+        self.serving = Some((serving, SocketFile(self.path.clone())));
         Ok(())
     }
 }
@@ -252,6 +267,12 @@ impl Agent {
         let publishing = storage.load(Table::Ports).map_err(|fault| AgentError::Start(fault.to_string()))?;
         let publishing =
             Publishing::load(publishing).map_err(|fault| AgentError::Start(fault.to_string()))?;
+        let docker = [Table::DockerNetworks, Table::DockerEndpoints].map(|table| storage.load(table));
+        let [networks, endpoints] =
+            docker.map(|rows| rows.map_err(|fault| AgentError::Start(fault.to_string())));
+        let bindings = Bindings::load(networks?, endpoints?);
+        let bindings = bindings.map_err(|fault| AgentError::Start(fault.to_string()))?;
+        let docker = Docker::new(bindings, config.docker.engine.is_some());
         let namespaces = config.run_dir.join("netns");
         let pins = Pins::open(&namespaces).map_err(|fault| AgentError::Start(explain(&fault)))?;
         let (done_in, done) = mpsc::unbounded_channel();
@@ -278,7 +299,7 @@ impl Agent {
         let node = Node::new(
             (cluster, local),
             storage,
-            (sandboxes, publishing),
+            (sandboxes, publishing, docker),
             (worker, Names::new(dns, files, host)),
             Arc::clone(&edges.dataplane),
             facts,
@@ -433,6 +454,7 @@ impl Agent {
         self.seat_members();
         self.node.bury();
         self.node.tell_again();
+        self.node.settle_parked();
         self.node.follow_resolver();
         self.node.note_traffic();
         if self.ticks.is_multiple_of(AUDIT_EVERY) {

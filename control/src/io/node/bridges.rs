@@ -26,7 +26,10 @@ impl Node {
             let routed = bench.kernel.routed();
             let routed = routed.map_err(|fault| internal(explain(&fault)));
             move |node: &mut Self| match routed.and_then(|routed| node.define_local(request, &routed)) {
-                Ok(id) => node.make_bridge(id, reply),
+                Ok(id) => node.make_bridge(id, move |_, outcome| {
+                    let created = NetworkCreated { id: id.long(), warning: String::new() };
+                    answer(reply, outcome.and_then(|()| json(StatusCode::CREATED, &created)));
+                }),
                 Err(refusal) => answer(reply, Err(refusal)),
             }
         });
@@ -43,22 +46,30 @@ impl Node {
         Ok(self.local.create(UnixMillis(wall()), request, &used)?)
     }
 
-    fn make_bridge(&mut self, id: NetworkId, reply: Reply) {
+    /// Has the kernel make a network that is written down, and goes on with `then`.
+    pub(super) fn make_bridge(
+        &mut self,
+        id: NetworkId,
+        then: impl FnOnce(&mut Self, Result<(), Refusal>) + Send + 'static,
+    ) {
         // Closed before there is anything to close.
         self.settle_firewall();
         let wanted = self.wanted_bridges();
         self.worker.hand(move |bench| {
             let outcome = bench.settle_bridges(wanted, Purpose::Network(id));
-            move |node: &mut Self| node.bridge_made(id, outcome.map(|_| ()), reply)
+            move |node: &mut Self| {
+                let outcome = node.bridge_made(id, outcome.map(|_| ()));
+                then(node, outcome);
+            }
         });
     }
 
-    fn bridge_made(&mut self, id: NetworkId, outcome: Result<(), String>, reply: Reply) {
-        let outcome = match outcome {
+    fn bridge_made(&mut self, id: NetworkId, outcome: Result<(), String>) -> Result<(), Refusal> {
+        match outcome {
             Ok(()) => {
                 tracing::info!(network = %id, "network made");
                 self.look_for_obstacles();
-                json(StatusCode::CREATED, &NetworkCreated { id: id.long(), warning: String::new() })
+                Ok(())
             }
             Err(fault) => {
                 self.counters.kernel_failures += 1;
@@ -69,8 +80,7 @@ impl Node {
                 self.settle_firewall();
                 Err(internal(fault))
             }
-        };
-        answer(reply, outcome);
+        }
     }
 
     /// Removes a network of this host.

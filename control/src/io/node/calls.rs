@@ -31,6 +31,7 @@ impl Node {
                 self.create_local(request, reply);
             }
             Call::Stats => self.stats(reply),
+            Call::Docker(call) => self.docker_call(call, reply),
             other => {
                 let outcome = self.handle_at_once(other);
                 self.drain_cluster();

@@ -45,6 +45,7 @@ impl Node {
     fn ask_for_addresses(&mut self, network: Reach, request: &Connect) -> Result<Asked, Refusal> {
         let sandbox = self.sandboxes.resolve(&request.container)?;
         let (id, config) = (sandbox.id, &request.endpoint_config);
+        check_ours(sandbox)?;
         self.check_mode(id)?;
         match network {
             Reach::Cluster(network) => {
@@ -81,6 +82,7 @@ impl Node {
 
     /// The cluster has addresses for an attachment, or none.
     pub(super) fn attached(&mut self, ticket: Ticket, result: Result<Lease, ClusterError>) {
+        let Some(result) = self.docker_attached(ticket, result) else { return };
         let Some(Waiting { sandbox, reply }) = self.waiting.remove(&ticket) else { return };
         match result {
             Err(fault) => answer(reply, Err(fault.into())),
@@ -127,7 +129,7 @@ impl Node {
         });
     }
 
-    fn begin_interface(&mut self, lease: &Lease, sandbox: SandboxId) -> Fresh {
+    pub(super) fn begin_interface(&mut self, lease: &Lease, sandbox: SandboxId) -> Fresh {
         self.fresh.insert(lease.endpoint);
         let sandbox = self.sandboxes.get(sandbox);
         let taken = sandbox.map(|sandbox| sandbox.interfaces.values().cloned().collect());
@@ -299,7 +301,7 @@ impl Node {
         Ok(())
     }
 
-    fn unmake_interface(&mut self, endpoint: EndpointId) {
+    pub(super) fn unmake_interface(&mut self, endpoint: EndpointId) {
         self.forget_interface(endpoint);
         self.settle_dhcp();
         self.worker.hand(move |bench| {
@@ -356,7 +358,9 @@ impl Node {
         if self.local.gateway_bridge() == Some(id) {
             return Err(LocalError::GatewayEndpoints.into());
         }
-        let holder = self.sandboxes.resolve(sandbox)?.id;
+        let holder = self.sandboxes.resolve(sandbox)?;
+        check_ours(holder)?;
+        let holder = holder.id;
         let mut own = self.own_endpoints();
         let Some(endpoint) = own.find(|own| own.sandbox == holder && own.lease.network == id) else {
             return Err(self.not_connected(id, holder, sandbox, network));
@@ -408,6 +412,15 @@ impl Node {
     pub(super) fn programmed(&self, network: NetworkId) -> Option<&SegmentSpec> {
         self.programmed.get(&network)
     }
+}
+
+/// What Docker made is Docker's to change.
+pub(super) fn check_ours(sandbox: &Sandbox) -> Result<(), Refusal> {
+    if sandbox.origin == Origin::Docker {
+        let text = format!("{} is a container of Docker: use docker for that", sandbox.name);
+        return Err(Refusal::new(StatusCode::CONFLICT, text));
+    }
+    Ok(())
 }
 
 fn connected(lease: &Lease, interface: String, gateways: Vec<IpAddr>) -> Connected {

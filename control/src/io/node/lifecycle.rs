@@ -40,6 +40,7 @@ impl Node {
             }
         }
         self.sweep();
+        self.sweep_docker();
         self.drop_stale_interfaces();
         self.detach_ended();
         let networks: BTreeSet<_> = self.cluster.own_endpoints().map(|own| own.lease.network).collect();
@@ -74,7 +75,8 @@ impl Node {
     fn sweep(&mut self) {
         let stray = |sandbox: SandboxId, endpoint| {
             let sandbox = self.sandboxes.get(sandbox);
-            !self.fresh.contains(&endpoint) && !sandbox.is_some_and(|s| s.interfaces.contains_key(&endpoint))
+            let keeps = |s: &Sandbox| s.origin == Origin::Docker || s.interfaces.contains_key(&endpoint);
+            !self.fresh.contains(&endpoint) && !sandbox.is_some_and(keeps)
         };
         let own = self.own_endpoints();
         let strays: Vec<_> =

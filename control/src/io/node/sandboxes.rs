@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 
+use super::connect::check_ours;
 use super::{Errand, Node, Reply, answer, bad_request, internal, json, random, wall};
 use crate::api::{HostConfig, SandboxCreate};
 use crate::driver::is_interface_name;
@@ -142,9 +143,10 @@ impl Node {
 
     /// Removes a sandbox with its endpoints; one with processes in it only if forced, or if it is ephemeral.
     pub(super) fn remove_sandbox(&mut self, name: &str, force: bool, reply: Reply) {
-        let (id, ask) = match self.sandboxes.resolve(name) {
+        let found = self.sandboxes.resolve(name).map_err(Refusal::from);
+        let (id, ask) = match found.and_then(|sandbox| check_ours(sandbox).map(|()| sandbox)) {
             Ok(sandbox) => (sandbox.id, !force && sandbox.owner.is_none() && sandbox.origin == Origin::Made),
-            Err(fault) => return answer(reply, Err(fault.into())),
+            Err(refusal) => return answer(reply, Err(refusal)),
         };
         self.worker.hand(move |bench| {
             let inside = if ask { bench.kernel.processes_in(id, NAMED) } else { Vec::new() };
@@ -176,9 +178,11 @@ impl Node {
 
     /// Removes a sandbox: from the records first, so that a crash leaves nothing that comes back.
     pub(super) fn forget_sandbox(&mut self, id: SandboxId, errand: Option<Errand>) -> Result<(), Refusal> {
-        let rows: Vec<_> = self.unpublishing(id).into_iter().chain([forget(id)]).collect();
+        let rows = self.unpublishing(id).into_iter().chain(self.docker.forgetting(id));
+        let rows: Vec<_> = rows.chain([forget(id)]).collect();
         self.commit("sandbox-remove", &rows)?;
         self.unpublished(id);
+        self.docker.forgotten(id);
         let removed = self.sandboxes.remove(id);
         self.names.doubt();
         tracing::info!(sandbox = %id, "sandbox removed");
@@ -221,6 +225,9 @@ impl Node {
     pub(super) fn open_sandbox(&mut self, name: &str, reply: Reply) {
         let id = match self.sandboxes.resolve(name) {
             Ok(sandbox) if sandbox.has_namespace() => sandbox.id,
+            Ok(sandbox) if sandbox.origin == Origin::Docker => {
+                return answer(reply, check_ours(sandbox).map(|()| Answer::Done(StatusCode::OK)));
+            }
             Ok(sandbox) => {
                 let name = &sandbox.name;
                 let text =

@@ -1,0 +1,3 @@
+//! The edges towards Docker's engine.
+
+pub(crate) mod plugin;

@@ -1,0 +1,370 @@
+//! Endpoints of containers: promised, made for the engine to take, taken back.
+
+use axum::http::StatusCode;
+use ipnet::IpNet;
+
+use super::super::{Node, Reply, answer, now, wall};
+use super::networks::Standing;
+use super::{Leasing, done, refused, well};
+use crate::cluster::{ClusterError, Ticket};
+use crate::docker::protocol::{Call, CreateEndpoint, EndpointRef, Interface, InterfaceName, Join, Joined};
+use crate::docker::{Bindings, DockerId, Endpoint};
+use crate::io::server::{Answer, Refusal};
+use crate::io::worker::{Purpose, Settled};
+use crate::model::{EndpointId, Name, NetworkId, SandboxId};
+use crate::names::Wishes;
+use crate::network::{Attach, Lease, NetworkError};
+use crate::sandbox::{Origin, Sandbox, save};
+
+/// What names of interfaces in containers begin with.
+const PREFIX: &str = "eth";
+
+/// An endpoint of a container, as it is known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DockerEndpoint {
+    /// Docker's id of it.
+    pub(crate) docker: DockerId,
+    /// The endpoint of weft.
+    pub(crate) endpoint: EndpointId,
+    /// Its network.
+    pub(crate) network: NetworkId,
+    /// Path of its container's network namespace; empty before it has joined.
+    pub(crate) sandbox_key: String,
+}
+
+impl Node {
+    /// Promises addresses to an endpoint. The same call again gets the same answer.
+    pub(super) fn create_docker_endpoint(&mut self, call: CreateEndpoint, reply: Reply) {
+        let network = match self.standing(&call.network) {
+            Ok(Standing::Waits) => {
+                return self.park(call.network.clone(), Call::CreateEndpoint(call), reply);
+            }
+            Ok(Standing::Is(network)) => network,
+            Err(refusal) => return answer(reply, Err(refusal)),
+        };
+        let wish = match self.docker_wish(network, &call) {
+            Ok(wish) => wish,
+            Err(refusal) => return answer(reply, Err(refusal)),
+        };
+        let sandbox = wish.sandbox;
+        if let Some(lease) = self.lease_of(sandbox) {
+            return answer(reply, well(&created(&call.interface, &lease)));
+        }
+        if let Err(refusal) = self.remember_docker_endpoint(&call, &wish.name) {
+            return answer(reply, Err(refusal));
+        }
+        let leasing = Leasing { endpoint: call.endpoint, asked: call.interface, reply };
+        self.lease_for_docker(wish, leasing);
+        self.drain_cluster();
+    }
+
+    fn docker_wish(&self, network: NetworkId, call: &CreateEndpoint) -> Result<Attach, Refusal> {
+        let known = self.docker.bindings.endpoint(&call.endpoint);
+        if known.is_some_and(|known| known.network != call.network) {
+            return Err(refused("an endpoint of this id is in another network"));
+        }
+        if self.docker.leasing.values().any(|leasing| leasing.endpoint == call.endpoint) {
+            return Err(refused("this endpoint is being made"));
+        }
+        let Interface { address, address_ipv6, mac_address } = &call.interface;
+        let mac = match mac_address.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|fault| refused(format!("invalid MAC address: {fault}")))?),
+        };
+        let ip4 = match read_address(address)?.map(|net| net.addr()) {
+            Some(std::net::IpAddr::V4(ip)) => Some(ip),
+            Some(other) => return Err(refused(format!("invalid IPv4 address {other}"))),
+            None => None,
+        };
+        let ip6 = match read_address(address_ipv6)?.map(|net| net.addr()) {
+            Some(std::net::IpAddr::V6(ip)) => Some(ip),
+            Some(other) => return Err(refused(format!("invalid IPv6 address {other}"))),
+            None => None,
+        };
+        let name: Name = format!("docker-{}", call.endpoint.short()).parse().map_err(refused)?;
+        let (sandbox, aliases) = (call.endpoint.sandbox(), Vec::new());
+        Ok(Attach { network, sandbox, name, ip4, ip6, mac, aliases })
+    }
+
+    /// Writes an endpoint down with the sandbox that it is, before anything is promised to it.
+    fn remember_docker_endpoint(&mut self, call: &CreateEndpoint, name: &Name) -> Result<(), Refusal> {
+        if self.docker.bindings.endpoint(&call.endpoint).is_some() {
+            return Ok(());
+        }
+        self.sandboxes.admit(name)?;
+        let sandbox = Sandbox {
+            id: call.endpoint.sandbox(),
+            name: name.clone(),
+            created: wall(),
+            origin: Origin::Docker,
+            owner: None,
+            interfaces: Default::default(),
+            wishes: Wishes::default(),
+        };
+        if self.sandboxes.get(sandbox.id).is_some() {
+            return Err(refused("another endpoint has half of this id"));
+        }
+        let endpoint = Endpoint { network: call.network.clone(), sandbox_key: String::new() };
+        let rows = [save(&sandbox), Bindings::save_endpoint(&call.endpoint, &endpoint)];
+        self.commit("docker-endpoint-create", &rows)?;
+        self.sandboxes.put(sandbox);
+        self.docker.bindings.put_endpoint(call.endpoint.clone(), endpoint);
+        Ok(())
+    }
+
+    fn lease_for_docker(&mut self, wish: Attach, leasing: Leasing) {
+        if self.local.definition(wish.network).is_some() {
+            let result = self.local.attach(now(), wish, 0).map_err(Refusal::from);
+            return self.docker_leased(leasing, result);
+        }
+        let fixed: Vec<_> = wish.fixed().collect();
+        let network = wish.network;
+        match self.cluster.attach_held(now(), wish) {
+            Ok(ticket) => drop(self.docker.leasing.insert(ticket, leasing)),
+            Err(fault) => {
+                let refusal = self.explain_taken(network, &fixed, fault);
+                self.docker_leased(leasing, Err(refusal));
+            }
+        }
+    }
+
+    /// Says whose an address is that is taken: the engine has chosen it without knowing.
+    fn explain_taken(&self, network: NetworkId, fixed: &[std::net::IpAddr], fault: ClusterError) -> Refusal {
+        let taken = matches!(fault, ClusterError::Network(NetworkError::AddressTaken));
+        let holder = fixed.iter().find_map(|&ip| Some((ip, self.cluster.holder_of(network, ip)?)));
+        match holder.filter(|_| taken) {
+            Some((ip, holder)) => {
+                let name = self.name_of(network);
+                refused(format!("{fault}: {ip} of network {name} is that of {holder}"))
+            }
+            None => fault.into(),
+        }
+    }
+
+    /// The cluster has addresses for an endpoint, or none; whether it was one of Docker's.
+    pub(in crate::io::node) fn docker_attached(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Lease, ClusterError>,
+    ) -> Option<Result<Lease, ClusterError>> {
+        let Some(leasing) = self.docker.leasing.remove(&ticket) else { return Some(result) };
+        let result = result.map_err(|fault| {
+            let fixed: Vec<_> = [&leasing.asked.address, &leasing.asked.address_ipv6].into_iter().collect();
+            let fixed: Vec<_> =
+                fixed.iter().filter_map(|text| Some(read_address(text).ok()??.addr())).collect();
+            let network = self.docker.bindings.endpoint(&leasing.endpoint).map(|e| e.network.clone());
+            match network.and_then(|network| self.standing(&network).ok()) {
+                Some(Standing::Is(network)) => self.explain_taken(network, &fixed, fault),
+                _ => fault.into(),
+            }
+        });
+        self.docker_leased(leasing, result);
+        None
+    }
+
+    fn docker_leased(&mut self, leasing: Leasing, result: Result<Lease, Refusal>) {
+        let Leasing { endpoint, asked, reply } = leasing;
+        match result {
+            Ok(lease) if self.docker.bindings.endpoint(&endpoint).is_none() => {
+                self.give_up(&lease);
+                answer(reply, Err(refused("the endpoint was removed meanwhile")));
+            }
+            Ok(lease) => answer(reply, well(&created(&asked, &lease))),
+            Err(refusal) => {
+                self.forget_docker_endpoint(&endpoint);
+                answer(reply, Err(refusal));
+            }
+        }
+    }
+
+    fn lease_of(&self, sandbox: SandboxId) -> Option<Lease> {
+        self.own_endpoints().find(|own| own.sandbox == sandbox).map(|own| own.lease)
+    }
+
+    /// Makes an endpoint's interface, in the host's namespace for the engine to take.
+    pub(super) fn join_docker_endpoint(&mut self, call: &Join, reply: Reply) {
+        let sandbox = call.endpoint.sandbox();
+        let lease = match self.admit_join(call) {
+            Ok(lease) => lease,
+            Err(refusal) => return answer(reply, Err(refusal)),
+        };
+        let (made, joined) = (lease.clone(), self.joined(&lease, sandbox));
+        self.names.doubt();
+        self.settle_names();
+        if self.local.endpoint(lease.endpoint).is_some() {
+            return self.make_local(&lease, sandbox, move |node, outcome| {
+                node.docker_joined(&made, sandbox, outcome, joined, reply);
+            });
+        }
+        let fresh = self.begin_interface(&lease, sandbox);
+        self.segment_changed(lease.network);
+        let wanted = self.wanted(lease.network);
+        self.worker.hand(move |bench| {
+            let outcome = bench.settle(wanted, Purpose::Fresh(fresh));
+            move |node: &mut Self| node.docker_joined(&made, sandbox, outcome, joined, reply)
+        });
+    }
+
+    /// Writes down which container an endpoint is in.
+    fn admit_join(&mut self, call: &Join) -> Result<Lease, Refusal> {
+        let mut known = self.known_endpoint(&call.network, &call.endpoint)?.clone();
+        let lease = self.lease_of(call.endpoint.sandbox());
+        let lease = lease.ok_or_else(|| refused("this endpoint has no addresses: create it first"))?;
+        if self.fresh.contains(&lease.endpoint) {
+            return Err(refused("this endpoint is joining already"));
+        }
+        if call.sandbox_key.len() > 4_096 {
+            return Err(refused("the path of the container's network namespace is too long"));
+        }
+        known.sandbox_key.clone_from(&call.sandbox_key);
+        self.commit("docker-endpoint-join", &[Bindings::save_endpoint(&call.endpoint, &known)])?;
+        self.docker.bindings.put_endpoint(call.endpoint.clone(), known);
+        Ok(lease)
+    }
+
+    fn known_endpoint(&self, network: &DockerId, endpoint: &DockerId) -> Result<&Endpoint, Refusal> {
+        let known = self.docker.bindings.endpoint(endpoint).filter(|known| known.network == *network);
+        known.ok_or_else(|| refused(format!("endpoint {} not found", endpoint.short())))
+    }
+
+    /// What the engine is told of an endpoint but for its name.
+    fn joined(&self, lease: &Lease, sandbox: SandboxId) -> Joined {
+        let local = self.local.definition(lease.network);
+        let internal = local.map_or_else(|| self.cluster.is_internal(lease.network), |local| local.internal);
+        let gateways = self.gateways_of(sandbox, lease.endpoint);
+        let of = |v4: bool| gateways.iter().find(|ip| ip.is_ipv4() == v4);
+        Joined {
+            interface_name: InterfaceName { src_name: String::new(), dst_prefix: PREFIX.to_owned() },
+            gateway: of(true).map(ToString::to_string).unwrap_or_default(),
+            gateway_ipv6: of(false).map(ToString::to_string).unwrap_or_default(),
+            disable_gateway_service: internal,
+        }
+    }
+
+    fn docker_joined(
+        &mut self,
+        lease: &Lease,
+        sandbox: SandboxId,
+        outcome: Result<Settled, String>,
+        mut joined: Joined,
+        reply: Reply,
+    ) {
+        let outcome = self.keep_interface(lease, sandbox, outcome).and_then(|interface| {
+            if self.local.endpoint(lease.endpoint).is_none() {
+                self.cluster.announce(now(), lease.endpoint)?;
+            }
+            joined.interface_name.src_name = interface;
+            well(&joined)
+        });
+        if let Err(refusal) = &outcome {
+            self.counters.kernel_failures += 1;
+            tracing::warn!(endpoint = %lease.endpoint, fault = refusal.message, "a container was not joined");
+            if self.sandboxes.get(sandbox).is_none() {
+                self.give_up(lease);
+            }
+        } else {
+            tracing::info!(endpoint = %lease.endpoint, network = %lease.network, "a container is joined");
+        }
+        self.names.doubt();
+        self.drain_cluster();
+        self.settle_firewall();
+        answer(reply, outcome);
+    }
+
+    /// Takes an endpoint's interface away; the addresses stay its own. Who has none, or is not known, has left.
+    pub(super) fn leave_docker_endpoint(&mut self, call: &EndpointRef, reply: Reply) {
+        let lease = self.lease_of(call.endpoint.sandbox());
+        let Some(lease) = lease.filter(|_| self.docker.bindings.endpoint(&call.endpoint).is_some()) else {
+            return answer(reply, done());
+        };
+        let left = self.forget_sandbox_key(&call.endpoint);
+        if let Err(refusal) = left {
+            return answer(reply, Err(refusal));
+        }
+        self.unmake_interface(lease.endpoint);
+        let errand = self.errands.begin();
+        match self.local.endpoint(lease.endpoint) {
+            Some(_) => self.settle_bridges(Purpose::Removal, Some(errand)),
+            None => self.settle_for(lease.network, Purpose::Removal, Some(errand)),
+        }
+        self.drain_cluster();
+        let text = format!("endpoint {} has left", call.endpoint.short());
+        self.answer_after(errand, reply, Answer::Json(StatusCode::OK, b"{}".to_vec()), text);
+    }
+
+    fn forget_sandbox_key(&mut self, id: &DockerId) -> Result<(), Refusal> {
+        let Some(mut known) = self.docker.bindings.endpoint(id).cloned() else { return Ok(()) };
+        known.sandbox_key.clear();
+        self.commit("docker-endpoint-leave", &[Bindings::save_endpoint(id, &known)])?;
+        self.docker.bindings.put_endpoint(id.clone(), known);
+        Ok(())
+    }
+
+    /// Gives an endpoint's addresses back. One that is not known is gone already.
+    pub(super) fn delete_docker_endpoint(&mut self, call: &EndpointRef, reply: Reply) {
+        if self.docker.bindings.endpoint(&call.endpoint).is_none() {
+            return answer(reply, done());
+        }
+        let errand = self.errands.begin();
+        let outcome = self.forget_sandbox(call.endpoint.sandbox(), Some(errand));
+        self.drain_cluster();
+        match outcome {
+            Ok(()) => {
+                let text = format!("endpoint {} is removed", call.endpoint.short());
+                self.answer_after(errand, reply, Answer::Json(StatusCode::OK, b"{}".to_vec()), text);
+            }
+            Err(refusal) => answer(reply, Err(refusal)),
+        }
+    }
+
+    /// The engine has no such endpoint any more, or it came to nothing.
+    pub(crate) fn forget_docker_endpoint(&mut self, id: &DockerId) {
+        if self.docker.bindings.endpoint(id).is_none() {
+            return;
+        }
+        if let Err(refusal) = self.forget_sandbox(id.sandbox(), None) {
+            tracing::warn!(docker = id.short(), fault = refusal.message, "an endpoint of Docker stays");
+        }
+        self.drain_cluster();
+    }
+
+    /// Endpoints of containers that have addresses.
+    #[expect(dead_code, reason = "whoever watches the engine is to come")]
+    pub(crate) fn docker_endpoints(&self) -> Vec<DockerEndpoint> {
+        let known = |(docker, endpoint): (&DockerId, &Endpoint)| {
+            let lease = self.lease_of(docker.sandbox())?;
+            let (docker, sandbox_key) = (docker.clone(), endpoint.sandbox_key.clone());
+            Some(DockerEndpoint { docker, endpoint: lease.endpoint, network: lease.network, sandbox_key })
+        };
+        self.docker.bindings.endpoints().filter_map(known).collect()
+    }
+
+    /// Forgets endpoints that were written down, and to which nothing was promised before the agent ended.
+    pub(in crate::io::node) fn sweep_docker(&mut self) {
+        let known = self.docker.bindings.endpoints().map(|(id, _)| id);
+        let empty: Vec<_> = known.filter(|id| self.lease_of(id.sandbox()).is_none()).cloned().collect();
+        for endpoint in empty {
+            self.forget_docker_endpoint(&endpoint);
+        }
+    }
+}
+
+/// What an endpoint has beyond what the engine said.
+fn created(asked: &Interface, lease: &Lease) -> serde_json::Value {
+    let of = |v4: bool| lease.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
+    let chosen = |asked: &str, ours: Option<String>| ours.filter(|_| asked.is_empty()).unwrap_or_default();
+    let interface = Interface {
+        address: chosen(&asked.address, of(true).map(ToString::to_string)),
+        address_ipv6: chosen(&asked.address_ipv6, of(false).map(ToString::to_string)),
+        mac_address: chosen(&asked.mac_address, Some(lease.shown_mac())),
+    };
+    serde_json::json!({ "Interface": interface })
+}
+
+fn read_address(text: &str) -> Result<Option<IpNet>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let shown: String = text.chars().take(80).collect();
+    text.parse().map(Some).map_err(|_| refused(format!("invalid address {shown:?}")))
+}
