@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export RUST_TEST_THREADS ?= $(shell nproc | awk '{print $$1 < 4 ? 4 : $$1}')
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test bench lint fmt deny build setup-demo setup-test setup-bench clean
+.PHONY: help demo test bench bench-peers lint fmt deny build setup-demo setup-test setup-bench setup-peers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ bench: setup-bench ## weft beside the kernel's VXLAN (plot: target/bench.svg), D
 	$(ROOT) cargo bench --locked -p weft --bench attach --bench bridge
 	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench fdb --bench offload --bench seal
 	cargo run --release --manifest-path benches/gossip/Cargo.toml
+
+bench-peers: setup-bench setup-peers ## weft sealed beside WireGuard in userspace, by Debian's wireguard-go
+	cargo build --release --locked
+	$(ROOT) target/release/weft bench --self --contender weft-sealed,kernel-vxlan,wireguard-go
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies
 	cargo fmt --all --check
@@ -47,6 +51,9 @@ setup-test:
 
 setup-bench:
 	@.ci/setup build bench
+
+setup-peers:
+	@.ci/setup peers
 
 clean: ## remove what builds made
 	cargo clean

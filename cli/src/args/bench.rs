@@ -140,6 +140,8 @@ pub(crate) enum ContenderName {
     WireguardGo,
     /// The same by 'boringtun-cli'
     Boringtun,
+    /// The same by 'gotatun'
+    Gotatun,
 }
 
 /// A length of time that makes sense.

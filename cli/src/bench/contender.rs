@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use weft_control::api::NetworkCreate;
 
 use super::report::ContenderShown;
-use super::wireguard::{self, Implementation, Tunnel};
+use super::wireguard::{self, Tunnel};
 use crate::args::ContenderName;
 use crate::interrupt::Interrupt;
 use crate::rig::Rig;
@@ -79,8 +79,9 @@ pub(super) fn make(name: ContenderName, rig: &Rig) -> Result<Contender> {
         }
         ContenderName::KernelVxlan => Ok(Contender::between(KERNEL, None, rig.kernel_stations(0, 1)?)),
         ContenderName::Raw => Ok(Contender::between("raw", None, raw(rig)?)),
-        ContenderName::WireguardGo => wireguard::contender(&Implementation::WIREGUARD_GO, rig),
-        ContenderName::Boringtun => wireguard::contender(&Implementation::BORINGTUN, rig),
+        ContenderName::WireguardGo | ContenderName::Boringtun | ContenderName::Gotatun => {
+            wireguard::contender(name, rig)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::run::Run;
 use super::steps::Steps;
 use super::wireguard;
-use crate::args::{BenchArgs, UnderlayChoice};
+use crate::args::{BenchArgs, ContenderName, UnderlayChoice};
 use crate::failure::Outcome;
 use crate::rig::{Blueprint, Rig, UPLINK, Wiring};
 
@@ -34,13 +34,24 @@ enum Underlay {
 
 /// Measures on each underlay that was asked for.
 pub(super) fn measure(args: &BenchArgs, steps: &Steps, report: &mut Report) -> Outcome {
-    let underlays = underlays(args.underlay);
-    wireguard::check_installed(&args.contender)?;
-    let mut progress = Progress::new(steps.estimate(args.contender.len() * underlays.len()));
+    let (underlays, contenders) = (underlays(args.underlay), once_each(&args.contender));
+    wireguard::check_installed(&contenders)?;
+    let mut progress = Progress::new(steps.estimate(contenders.len() * underlays.len()));
     for underlay in underlays {
-        measure_on(*underlay, args, steps, &mut progress, report)?;
+        measure_on(*underlay, &contenders, steps, &mut progress, report)?;
     }
     Ok(())
+}
+
+/// In the order they were first named.
+fn once_each(names: &[ContenderName]) -> Vec<ContenderName> {
+    let mut once = Vec::new();
+    for name in names {
+        if !once.contains(name) {
+            once.push(*name);
+        }
+    }
+    once
 }
 
 fn underlays(choice: UnderlayChoice) -> &'static [Underlay] {
@@ -53,7 +64,7 @@ fn underlays(choice: UnderlayChoice) -> &'static [Underlay] {
 
 fn measure_on(
     underlay: Underlay,
-    args: &BenchArgs,
+    contenders: &[ContenderName],
     steps: &Steps,
     progress: &mut Progress,
     report: &mut Report,
@@ -67,7 +78,7 @@ fn measure_on(
     progress.say(&format!("{}: starting two hosts", underlay.name()));
     rig.start_all()?;
     let contenders: Vec<Contender> =
-        args.contender.iter().map(|name| contender::make(*name, &rig)).collect::<Result<_>>()?;
+        contenders.iter().map(|name| contender::make(*name, &rig)).collect::<Result<_>>()?;
     let interrupt = rig.interrupt();
     contenders.iter().try_for_each(|contender| contender.await_answer(interrupt))?;
     let run = Run { place: underlay.name(), contenders: &contenders, steps, interrupt, progress };

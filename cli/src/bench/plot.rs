@@ -19,8 +19,17 @@ const TITLE: usize = 20;
 const GAP: usize = 12;
 const HEADING: usize = 34;
 
-/// Of contenders in the order of their list (Okabe and Ito's colours, which colour-blind people can tell apart).
-const COLOURS: [&str; 6] = ["#56b4e9", "#0072b2", "#999999", "#d9d9d9", "#e69f00", "#d55e00"];
+/// What contenders are drawn in, the same in every picture (Okabe and Ito's colours, which colour-blind people can tell
+/// apart); a network of the user's has the first.
+const COLOURS: [(&str, &str); 7] = [
+    ("weft-clear", "#56b4e9"),
+    ("weft-sealed", "#0072b2"),
+    (KERNEL, "#999999"),
+    ("raw", "#d9d9d9"),
+    ("wireguard-go", "#e69f00"),
+    ("boringtun", "#d55e00"),
+    ("gotatun", "#009e73"),
+];
 
 /// Draws all places, one under the other.
 pub(super) fn draw(report: &Report) -> String {
@@ -46,6 +55,10 @@ pub(super) fn draw(report: &Report) -> String {
 /// What is worth a picture; the rest is in the table.
 fn is_drawn(measure: &Measure) -> bool {
     !["-softirq", "-loss", "p99.9"].iter().any(|end| measure.name.ends_with(end))
+}
+
+fn colour_of(contender: &str) -> &'static str {
+    COLOURS.iter().find(|(name, _)| *name == contender).unwrap_or(&COLOURS[0]).1
 }
 
 struct Drawing {
@@ -78,7 +91,7 @@ impl Drawing {
             else {
                 continue;
             };
-            self.bar(x + NAMES, y, result, longest, COLOURS[index % COLOURS.len()]);
+            self.bar(x + NAMES, y, result, longest, colour_of(&contender.name));
         }
     }
 
@@ -93,13 +106,12 @@ impl Drawing {
             left + least,
             left + most
         );
-        let ratio = result.ratios.get(KERNEL).map_or(String::new(), |ratio| format!("  {ratio:.2}×"));
-        self.words(
-            x + most.max(median) as usize + 6,
-            y + 11,
-            "figure",
-            &format!("{}{ratio}", number(result.median)),
-        );
+        let figure = number(result.median);
+        let ratio = result.ratios.get(KERNEL).map_or(String::new(), |ratio| {
+            format!(r#"<tspan dx="8" font-weight="bold">{ratio:.2}×</tspan>"#)
+        });
+        let (x, y) = (x + most.max(median) as usize + 6, y + 11);
+        let _ = writeln!(self.text, r#"<text x="{x}" y="{y}">{figure}{ratio}</text>"#);
     }
 
     fn words(&mut self, x: usize, y: usize, class: &str, words: &str) {
@@ -110,7 +122,7 @@ impl Drawing {
         let height = self.y + MARGIN;
         format!(
             r##"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="11">
-<style>text {{ fill: {INK}; white-space: pre }} .heading {{ font-size: 18px; font-weight: bold }} .title {{ font-weight: bold; font-size: 12px }} .note {{ fill: #555555 }}</style>
+<style>text {{ fill: {INK} }} .heading {{ font-size: 18px; font-weight: bold }} .title {{ font-weight: bold; font-size: 12px }} .note {{ fill: #555555 }}</style>
 <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>
 {}</svg>
 "##,

@@ -19,26 +19,21 @@ pub(super) struct Progress {
 impl Progress {
     /// At the start of what takes about so long.
     pub(super) fn new(whole: Duration) -> Self {
-        let progress = Self {
-            terminal: io::stderr().is_terminal(),
-            start: Instant::now(),
-            whole,
-            done: Duration::ZERO,
-            said: String::new(),
-        };
-        let about = words(whole);
-        progress.write(&format!("this takes about {about}; Ctrl-C ends it\n"));
-        progress
+        let terminal = io::stderr().is_terminal();
+        Self { terminal, start: Instant::now(), whole, done: Duration::ZERO, said: String::new() }
     }
 
-    /// Says what is done now, once.
+    /// Says what is done now, once; at first how long it takes.
     pub(super) fn say(&mut self, text: &str) {
+        if self.said.is_empty() {
+            self.write(&format!("this takes about {}; Ctrl-C ends it\n", words(self.whole)));
+        }
         if self.terminal {
             self.write(&format!("\r\x1b[K{}", escape(text)));
         } else if self.said != text {
             self.write(&format!("{}\n", escape(text)));
-            text.clone_into(&mut self.said);
         }
+        text.clone_into(&mut self.said);
     }
 
     /// Says which measurement runs now.

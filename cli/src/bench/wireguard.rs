@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// A program that speaks WireGuard.
 #[derive(Debug)]
-pub(super) struct Implementation {
+struct Implementation {
     name: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
@@ -47,7 +47,7 @@ pub(super) struct Implementation {
 }
 
 impl Implementation {
-    pub(super) const WIREGUARD_GO: Self = Self {
+    const WIREGUARD_GO: Self = Self {
         name: "wireguard-go",
         program: "wireguard-go",
         arguments: &["-f"],
@@ -55,7 +55,7 @@ impl Implementation {
         subnet: 1,
         install: "Debian's packages wireguard-go and wireguard-tools",
     };
-    pub(super) const BORINGTUN: Self = Self {
+    const BORINGTUN: Self = Self {
         name: "boringtun",
         program: "boringtun-cli",
         arguments: &["--foreground", "--disable-drop-privileges"],
@@ -64,10 +64,20 @@ impl Implementation {
         install: "'cargo install boringtun-cli' and Debian's package wireguard-tools",
     };
 
+    const GOTATUN: Self = Self {
+        name: "gotatun",
+        program: "gotatun",
+        arguments: &["--foreground", "--disable-drop-privileges"],
+        letter: 't',
+        subnet: 3,
+        install: "'cargo install gotatun-cli' and Debian's package wireguard-tools",
+    };
+
     fn of(name: ContenderName) -> Option<&'static Self> {
         match name {
             ContenderName::WireguardGo => Some(&Self::WIREGUARD_GO),
             ContenderName::Boringtun => Some(&Self::BORINGTUN),
+            ContenderName::Gotatun => Some(&Self::GOTATUN),
             _ => None,
         }
     }
@@ -131,7 +141,8 @@ struct Peer<'r> {
 ///
 /// # Errors
 /// The program does not start, or the tool refuses.
-pub(super) fn contender(implementation: &Implementation, rig: &Rig) -> Result<Contender> {
+pub(super) fn contender(name: ContenderName, rig: &Rig) -> Result<Contender> {
+    let implementation = Implementation::of(name).context("it does not speak WireGuard")?;
     let [near, far] = rig.hosts() else { bail!("a tunnel joins two hosts") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let peers = [peer(implementation, near, 1, rig)?, peer(implementation, far, 2, rig)?];
