@@ -25,6 +25,10 @@ mod command_forms;
 mod command_line;
 #[path = "netns/dns.rs"]
 mod dns;
+#[path = "netns/docker.rs"]
+mod docker;
+#[path = "netns/docker_host.rs"]
+mod docker_host;
 #[path = "netns/doctor.rs"]
 mod doctor;
 #[path = "netns/everyone.rs"]

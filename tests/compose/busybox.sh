@@ -7,6 +7,6 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 mkdir "$root/bin"
 cp "$busybox" "$root/bin/busybox"
-for applet in echo sh sleep; do ln -s busybox "$root/bin/$applet"; done
+for applet in cat echo httpd ip nc nslookup ping sh sleep wget; do ln -s busybox "$root/bin/$applet"; done
 
 tar -C "$root" -c . | docker import - "$1" >/dev/null

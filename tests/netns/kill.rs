@@ -24,6 +24,8 @@ const NOT_HERE: [&str; 9] = [
 ];
 /// Points that only networks of one host come to.
 const LOCAL: [&str; 3] = ["local-network-", "ports-", "add-child"];
+/// Points that only what is done for Docker's engine comes to.
+const DOCKER: [&str; 2] = ["docker-", "address-"];
 /// Steps of which everything is made after a host's restart.
 const MAKING: [&str; 13] = [
     "make-namespace",
@@ -54,7 +56,8 @@ fn an_agent_killed_at_any_point_comes_back_with_all_it_promised_and_leaves_nothi
     let before = left(a);
     let promised = Promises::default().of(a);
 
-    let here = |point: &String| !NOT_HERE.iter().chain(&LOCAL).any(|other| point.starts_with(other));
+    let here =
+        |point: &String| !NOT_HERE.iter().chain(&LOCAL).chain(&DOCKER).any(|other| point.starts_with(other));
     let points: Vec<String> = weft_control::io::kill::points().into_iter().filter(here).collect();
     assert!(points.len() >= 30, "{} points", points.len());
     for point in &points {

@@ -40,8 +40,11 @@ pub enum PoolError {
     /// Not one of ours.
     #[error("unknown pool {0:?}")]
     Unknown(String),
-    /// Docker's text for a subnet that is in use.
-    #[error("invalid pool request: Pool overlaps with other one on this address space")]
+    /// Docker's text for a subnet that is in use, and what to do.
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space: name another with --subnet, or have \
+         weft choose one with --ipam-driver weft"
+    )]
     Overlap,
     /// Every default subnet is in use.
     #[error("no subnet of 10.0.0.0/8 is free: name one with --subnet")]

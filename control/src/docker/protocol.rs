@@ -71,8 +71,14 @@ pub enum Call {
 
 /// The body is not the object that was expected; the caller's fault.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid request: {0}")]
-pub struct Malformed(#[from] serde_json::Error);
+pub enum Malformed {
+    /// There is none: engines before 23 repeat a call so when the agent ended during it.
+    #[error("the agent was started again during the call: try again")]
+    Empty,
+    /// It is another.
+    #[error("invalid request: {0}")]
+    Json(#[from] serde_json::Error),
+}
 
 /// Subnet of a network that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -328,6 +334,9 @@ fn ipam_call(call: &str, body: &[u8]) -> Option<Result<Request, Malformed>> {
 }
 
 fn asked<T: DeserializeOwned>(body: &[u8], call: impl FnOnce(T) -> Call) -> Result<Request, Malformed> {
+    if body.is_empty() {
+        return Err(Malformed::Empty);
+    }
     Ok(Request::Asked(call(serde_json::from_slice(body)?)))
 }
 

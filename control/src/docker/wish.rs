@@ -79,7 +79,10 @@ impl Wish {
     /// The user's fault.
     pub fn read(call: &CreateNetwork) -> Result<Self, WishError> {
         let mut options = generic(call.options.get(GENERIC))?;
-        let subnets: Vec<IpamData> = call.ipv4.iter().chain(&call.ipv6).cloned().collect();
+        // The address manager `null` says so where it has none.
+        let none = |subnet: &&IpamData| ["0.0.0.0/0", "::/0"].contains(&subnet.pool.as_str());
+        let subnets = call.ipv4.iter().chain(&call.ipv6).filter(|subnet| !none(subnet));
+        let subnets: Vec<IpamData> = subnets.cloned().collect();
         let kind = kind(options.remove(NETWORK), options.remove(DRIVER))?;
         let wish = Self {
             kind,

@@ -5,7 +5,7 @@
 //! have no such points.
 
 /// Promises made durable: the steps of [`Storage::commit`](crate::storage::Storage::commit).
-const PROMISES: [&str; 20] = [
+const PROMISES: [&str; 26] = [
     "boot",
     "network-create",
     "network-learn",
@@ -26,6 +26,12 @@ const PROMISES: [&str; 20] = [
     "sandbox-create",
     "sandbox-interface",
     "sandbox-remove",
+    "address-hold",
+    "address-release",
+    "docker-network",
+    "docker-endpoint-create",
+    "docker-endpoint-join",
+    "docker-endpoint-leave",
 ];
 
 /// Every point, as `WEFT_KILL_AT` takes it: both sides of every durable promise and of every kind of kernel step.

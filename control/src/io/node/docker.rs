@@ -34,6 +34,8 @@ pub(crate) struct Docker {
     /// Why networks could not be made when they were named.
     refused: BTreeMap<DockerId, String>,
     parked: Vec<Parked>,
+    /// Endpoints in no container, and since when they were seen so.
+    idle: BTreeMap<DockerId, Instant>,
     leasing: BTreeMap<Ticket, Leasing>,
     holding: BTreeMap<Ticket, Reply>,
 }

@@ -165,6 +165,7 @@ impl Node {
         self.disturbed(Disturbed::Rules);
         self.look_for_obstacles();
         self.audit_bridges();
+        self.sweep_idle_endpoints();
         self.settle_all_routes();
         self.settle_dhcp();
         self.sweep_pins(networks);

@@ -1,5 +1,7 @@
 //! Endpoints of containers: promised, made for the engine to take, taken back.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use ipnet::IpNet;
 
@@ -16,6 +18,8 @@ use crate::names::Wishes;
 use crate::network::{Attach, Lease, NetworkError};
 use crate::sandbox::{Origin, Sandbox, save};
 
+/// Longest that an endpoint is in no container.
+const IDLE: Duration = Duration::from_secs(120);
 /// What names of interfaces in containers begin with.
 const PREFIX: &str = "eth";
 
@@ -339,6 +343,44 @@ impl Node {
         self.docker.bindings.endpoints().filter_map(known).collect()
     }
 
+    /// Forgets an endpoint that has an address and is in no container.
+    pub(super) fn forget_idle_endpoint(&mut self, network: NetworkId, ip: std::net::IpAddr) {
+        let known = self.docker.bindings.endpoints().find(|(id, _)| {
+            let has =
+                |lease: Lease| lease.network == network && lease.addresses.iter().any(|net| net.addr() == ip);
+            self.is_idle(id) && self.lease_of(id.sandbox()).is_some_and(has)
+        });
+        if let Some(id) = known.map(|(id, _)| id.clone()) {
+            self.forget_docker_endpoint(&id);
+        }
+    }
+
+    /// Whether an endpoint is in no container, nor about to be.
+    fn is_idle(&self, id: &DockerId) -> bool {
+        let sandbox = self.sandboxes.get(id.sandbox());
+        let fresh = self.lease_of(id.sandbox()).is_some_and(|lease| self.fresh.contains(&lease.endpoint));
+        let leasing = self.docker.leasing.values().any(|leasing| leasing.endpoint == *id);
+        !fresh && !leasing && sandbox.is_none_or(|sandbox| sandbox.interfaces.is_empty())
+    }
+
+    /// Forgets endpoints that have been in no container for long: engines put them in one at once, and remove them when
+    /// they leave it, but for those whose call broke off.
+    pub(in crate::io::node) fn sweep_idle_endpoints(&mut self) {
+        let known = self.docker.bindings.endpoints().map(|(id, _)| id);
+        let idle: Vec<DockerId> = known.filter(|id| self.is_idle(id)).cloned().collect();
+        let present = now();
+        let before = std::mem::take(&mut self.docker.idle);
+        for id in idle {
+            let since = before.get(&id).copied().unwrap_or(present);
+            if present - since >= IDLE {
+                tracing::info!(docker = id.short(), "an endpoint of Docker in no container is given up");
+                self.forget_docker_endpoint(&id);
+            } else {
+                self.docker.idle.insert(id, since);
+            }
+        }
+    }
+
     /// Forgets endpoints that were written down, and to which nothing was promised before the agent ended.
     pub(in crate::io::node) fn sweep_docker(&mut self) {
         let known = self.docker.bindings.endpoints().map(|(id, _)| id);
@@ -352,11 +394,13 @@ impl Node {
 /// What an endpoint has beyond what the engine said.
 fn created(asked: &Interface, lease: &Lease) -> serde_json::Value {
     let of = |v4: bool| lease.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
-    let chosen = |asked: &str, ours: Option<String>| ours.filter(|_| asked.is_empty()).unwrap_or_default();
+    // An engine that gives addresses gives one of each family that its network has.
+    let chooses = asked.address.is_empty() && asked.address_ipv6.is_empty();
+    let address = |v4: bool| of(v4).filter(|_| chooses).map(ToString::to_string).unwrap_or_default();
     let interface = Interface {
-        address: chosen(&asked.address, of(true).map(ToString::to_string)),
-        address_ipv6: chosen(&asked.address_ipv6, of(false).map(ToString::to_string)),
-        mac_address: chosen(&asked.mac_address, Some(lease.shown_mac())),
+        address: address(true),
+        address_ipv6: address(false),
+        mac_address: if asked.mac_address.is_empty() { lease.shown_mac() } else { String::new() },
     };
     serde_json::json!({ "Interface": interface })
 }

@@ -62,7 +62,7 @@ impl Node {
     }
 
     fn pool_to_come(&mut self, subnet: Option<IpNet>, v6: bool) -> Result<Answer, Refusal> {
-        let used = self.cluster.subnets();
+        let used = self.subnets_for_docker();
         let subnet = match subnet {
             Some(subnet) if used.iter().any(|&other| overlap(other, subnet)) => {
                 return Err(refused(PoolError::Overlap));
@@ -154,11 +154,13 @@ impl Node {
         answer(reply, result.map_err(Refusal::from).and_then(|net| shown(net.addr(), net)));
     }
 
-    /// Ends the hold of an address that no endpoint came for; any other is given back with its endpoint.
+    /// Ends the hold of an address that no endpoint came for. One that an endpoint has is given back with that: an engine
+    /// that releases it without having removed the endpoint first has lost it, with the answer to a call.
     pub(super) fn release_address(&mut self, call: &ReleaseAddress) -> Result<Answer, Refusal> {
         let Ok(pool) = call.pool.parse::<PoolId>() else { return done() };
         if let (Ok(Owner::Network(network)), Ok(ip)) = (self.owner_of(&pool), call.address.parse()) {
             self.cluster.release_hold(network, ip)?;
+            self.forget_idle_endpoint(network, ip);
         }
         done()
     }

@@ -8,12 +8,12 @@ use super::{done, refused};
 use crate::catalog;
 use crate::cluster::ClusterError;
 use crate::docker::protocol::CreateNetwork;
-use crate::docker::{Binding, Bindings, DockerId, Kind, Told, Wish};
+use crate::docker::{Binding, Bindings, DockerId, Kind, PoolError, Told, Wish};
 use crate::io::server::{Answer, Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::local::LocalError;
 use crate::model::NetworkId;
-use crate::network::{CreateError, NetworkError, NetworkWish, overlap};
+use crate::network::{NetworkError, NetworkWish, overlap};
 use crate::timestamp::UnixMillis;
 
 /// Networks of the engine.
@@ -59,15 +59,24 @@ impl Node {
             Kind::Overlay => {
                 let told = Told { name: call.network.short().to_owned(), ..Told::default() };
                 NetworkWish::parse(wish.request(&told)).map_err(refused)?;
-                let used = self.cluster.subnets();
+                let used = self.subnets_for_docker();
                 let twice = |prefix: IpNet| used.iter().any(|&other| overlap(other, prefix));
                 if wish.prefixes().any(twice) {
-                    return Err(refused(CreateError::Overlap));
+                    return Err(refused(PoolError::Overlap));
                 }
                 Ok(Binding::Pending(wish))
             }
             Kind::Local(_) => Ok(Binding::Pending(wish)),
         }
+    }
+
+    /// Subnets of the cluster's networks, and of those that are to be.
+    pub(super) fn subnets_for_docker(&self) -> Vec<IpNet> {
+        let pending = self.docker.bindings.networks().filter_map(|(_, binding)| match binding {
+            Binding::Pending(wish) if wish.kind == Kind::Overlay => Some(wish.prefixes()),
+            _ => None,
+        });
+        self.cluster.subnets().into_iter().chain(pending.flatten()).collect()
     }
 
     /// The network of weft that a user names, if it has the subnets that the engine says.

@@ -1,0 +1,219 @@
+//! weft as the driver of real Docker engines: what their users rely on, by the commands they use.
+
+use crate::docker_host::Engine;
+use crate::rig::{Rig, needs_root};
+use crate::wait::{eventually, until};
+
+/// Two hosts, each with an engine and an agent that is its plugin.
+fn engines(rig: &Rig) -> [Engine<'_>; 2] {
+    let engines = [&rig.hosts[0], &rig.hosts[1]].map(Engine::start);
+    engines.iter().for_each(|engine| engine.start_agent(&[]));
+    rig.meet(2);
+    engines
+}
+
+/// Makes the same network in the other engine, as whoever watches both does.
+fn share(from: &Engine<'_>, to: &Engine<'_>, network: &str) {
+    let id = from.inspect(network, "{{.Id}}");
+    let subnets = from.inspect(network, "{{range .IPAM.Config}}--subnet {{.Subnet}} {{end}}");
+    let known = format!("weft.network={}", &id[..32]);
+    eventually("the other agent knows the network", || {
+        let answer = to.host.weft(&["network", "inspect", &id[..32]]);
+        if answer.code == 0 { Ok(()) } else { Err(answer.stderr) }
+    });
+    let six = if subnets.contains(':') { "--ipv6" } else { "" };
+    to.ok(&format!(
+        "network create -d weft -o {known} --ipam-driver weft --ipam-opt {known} {six} {subnets} {network}"
+    ));
+}
+
+/// Waits until both containers reach each other by address.
+fn meet(ends: [(&Engine<'_>, &str); 2], network: &str) {
+    let [(_, a), (_, b)] = ends.map(|(engine, name)| (name, engine.address_of(name, network)));
+    eventually("both reach each other", || {
+        ends[0].0.reaches(ends[0].1, &b)?;
+        ends[1].0.reaches(ends[1].1, &a)
+    });
+}
+
+/// What of weft and of Docker's endpoints is on a host.
+fn left(engine: &Engine<'_>) -> Vec<String> {
+    let host = engine.host;
+    let sandboxes = host.json(&["ps"]);
+    let sandboxes = sandboxes.as_array().into_iter().flatten().map(|sandbox| sandbox["Name"].to_string());
+    let networks = host.json(&["network", "ls"]);
+    let networks = networks.as_array().into_iter().flatten().filter(|network| {
+        !["bridge", "host", "none"].contains(&network["Name"].as_str().unwrap_or_default())
+    });
+    let networks = networks.map(|network| network["Name"].to_string());
+    let links = host.namespace.run("ip -o link");
+    let made = |line: &&str| line.contains(": w") || line.contains(": v");
+    let links = links.lines().filter(made).filter(|line| !line.contains(": veth")).map(str::to_owned);
+    let pins = crate::audit::mounts_under(&host.dir.join("run"));
+    sandboxes.chain(networks).chain(links).chain(pins).collect()
+}
+
+/// Waits until nothing is left of containers and networks.
+fn clean(engine: &Engine<'_>) {
+    eventually(&format!("nothing is left on {}", engine.host.name), || match left(engine) {
+        none if none.is_empty() => Ok(()),
+        left => Err(format!("{left:#?}")),
+    });
+}
+
+#[test]
+fn containers_of_two_engines_meet_in_networks_of_weft() {
+    needs_root!();
+    let rig = Rig::wire(&["a", "b"]);
+    let [a, b] = &engines(&rig);
+    let nothing = left(a);
+    assert!(nothing.is_empty(), "{nothing:?}");
+    a.ok("network create -d weft --subnet 10.5.0.0/24 --aux-address router=10.5.0.3 app");
+    share(a, b, "app");
+    a.run("web", "--network app");
+    b.run("db", "--network app");
+    meet([(a, "web"), (b, "db")], "app");
+    assert_eq!(a.address_of("web", "app"), "10.5.0.2", "the engine's own choice");
+
+    b.run("fixed", "--network app --ip 10.5.0.77");
+    let taken = a.refused("run -d --network app --ip 10.5.0.77 bb:1 sleep 1");
+    assert!(taken.contains("10.5.0.77") && taken.contains("on b"), "{taken}");
+    let overlap = a.refused("network create -d weft --ipam-driver weft --subnet 10.5.0.128/25 other");
+    assert!(overlap.contains("Pool overlaps with other one on this address space"), "{overlap}");
+    let unknown = a.refused("network create -d weft -o colour=blue other");
+    assert!(unknown.contains("unknown driver option \"colour\""), "{unknown}");
+    let active = a.refused("network rm app");
+    assert!(active.contains("has active endpoints"), "{active}");
+
+    a.ok(
+        "network create -d weft --ipam-driver weft --internal -o encrypted --ipv6 --subnet fd06::/64 sealed",
+    );
+    share(a, b, "sealed");
+    a.ok("network connect sealed web");
+    b.run("safe", "--network sealed");
+    meet([(a, "web"), (b, "safe")], "sealed");
+    let six = b.inspect("safe", "{{.NetworkSettings.Networks.sealed.GlobalIPv6Address}}");
+    eventually("they meet by IPv6 too", || a.reaches("web", &six));
+    assert!(!b.ok("exec safe ip route").contains("default"), "an internal network has no way out");
+    assert!(b.ok("exec db ip route").contains("default"), "by docker_gwbridge");
+
+    a.host.kill();
+    a.start_agent(&[]);
+    rig.meet(2);
+    meet([(a, "web"), (b, "db")], "app");
+    let before = a.ok("exec web ip -o link").lines().count();
+    a.ok("network disconnect sealed web");
+    assert_eq!(a.ok("exec web ip -o link").lines().count(), before - 1, "its interface went");
+    a.ok("network connect sealed web");
+    meet([(a, "web"), (b, "safe")], "sealed");
+
+    a.ok("network create -d weft -o weft.driver=bridge --subnet 10.9.0.0/24 here");
+    a.run("one", "--network here");
+    a.run("two", "--network here");
+    eventually("they meet on their host", || a.reaches("one", &a.address_of("two", "here")));
+    a.reaches("one", "10.9.0.1").expect("the gateway answers");
+    assert!(a.ok("exec one ip route").contains("default via 10.9.0.1"), "out by the bridge");
+    let id = a.inspect("here", "{{.Id}}");
+    b.host.refused(1, &["network", "inspect", &id[..32]]);
+
+    assert!(left(a).len() >= 8, "{:?}", left(a));
+    for engine in [a, b] {
+        let all = engine.ok("ps -aq").split_whitespace().collect::<Vec<_>>().join(" ");
+        engine.ok(&format!("rm -f {all}"));
+    }
+    a.ok("network prune -f");
+    b.ok("network prune -f");
+    clean(a);
+    clean(b);
+}
+
+const RUN: &str = "run -d --name web --network app bb:1 sleep 3600";
+const REMOVE: &str = "rm -f web";
+/// Points at which the agent is killed, and the command during which it comes to them.
+const DEATHS: [(&str, &str); 9] = [
+    ("address-hold:after", RUN),
+    ("docker-endpoint-create:after", RUN),
+    ("endpoint-attach:after", RUN),
+    ("docker-endpoint-join:after", RUN),
+    ("add-veth:after", RUN),
+    ("sandbox-interface:after", RUN),
+    ("docker-endpoint-leave:after", REMOVE),
+    ("sandbox-remove:before", REMOVE),
+    ("endpoint-detach:after", REMOVE),
+];
+
+#[test]
+fn an_agent_killed_while_it_works_for_the_engine_agrees_with_it_when_it_is_back() {
+    needs_root!();
+    let rig = Rig::wire(&["a"]);
+    let a = &Engine::start(&rig.hosts[0]);
+    a.start_agent(&[]);
+    a.ok("network create -d weft --ipam-driver weft --subnet 10.5.0.0/24 app");
+    a.run("peer", "--network app");
+    for (point, command) in DEATHS {
+        if command == REMOVE {
+            a.ok(RUN);
+        }
+        a.host.stop();
+        a.start_agent_to_die(point);
+        std::thread::scope(|scope| {
+            // The engine of 20.10 repeats a call that broke off, but without its body: it may fail.
+            scope.spawn(|| a.docker(command));
+            until(&format!("the agent dies at {point}"), || a.host.ended().is_some());
+            a.start_agent(&[]);
+        });
+        a.ok(REMOVE);
+        eventually(&format!("the container is gone, killed at {point}"), || match sandboxes(a) {
+            1 => Ok(()),
+            more => Err(format!("{more} of 1")),
+        });
+        a.ok(RUN);
+        let web = a.address_of("web", "app");
+        eventually(&format!("it is reached, killed at {point}"), || a.reaches("peer", &web));
+        a.ok(REMOVE);
+    }
+    a.ok("rm -f peer");
+    a.ok("network rm app");
+    clean(a);
+}
+
+fn sandboxes(engine: &Engine<'_>) -> usize {
+    engine.host.json(&["ps"]).as_array().map_or(0, Vec::len)
+}
+
+/// Containers that come and go at once on each host.
+const MANY: usize = 20;
+
+#[test]
+fn containers_made_and_removed_at_once_have_addresses_of_their_own_and_leave_nothing() {
+    needs_root!();
+    let rig = Rig::wire(&["a", "b"]);
+    let [a, b] = &engines(&rig);
+    a.ok("network create -d weft --subnet 10.5.0.0/24 app");
+    share(a, b, "app");
+    for _ in 0..2 {
+        std::thread::scope(|scope| {
+            for (engine, name) in
+                [a, b].into_iter().flat_map(|e| (0..MANY).map(move |n| (e, format!("c{n}"))))
+            {
+                scope.spawn(move || engine.run(&name, "--network app"));
+            }
+        });
+        let names: Vec<String> = (0..MANY).map(|n| format!("c{n}")).collect();
+        let mut addresses: Vec<String> =
+            [a, b].iter().flat_map(|e| names.iter().map(|name| e.address_of(name, "app"))).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 2 * MANY, "no address is given twice: {addresses:?}");
+        meet([(a, "c0"), (b, "c7")], "app");
+        std::thread::scope(|scope| {
+            for engine in [a, b] {
+                scope.spawn(|| engine.ok(&format!("rm -f {}", names.join(" "))));
+            }
+        });
+    }
+    for engine in [a, b] {
+        engine.ok("network rm app");
+        clean(engine);
+    }
+}
