@@ -29,6 +29,8 @@ mod dns;
 mod docker;
 #[path = "netns/docker_host.rs"]
 mod docker_host;
+#[path = "netns/docker_plugin.rs"]
+mod docker_plugin;
 #[path = "netns/doctor.rs"]
 mod doctor;
 #[path = "netns/everyone.rs"]
