@@ -58,6 +58,16 @@ impl NetworkId {
     }
 }
 
+impl NetworkId {
+    /// The network of 64 hexadecimal digits as [`NetworkId::long`] writes them.
+    #[must_use]
+    pub fn from_long(text: &str) -> Option<Self> {
+        let digits = text.strip_suffix(&"0".repeat(32)).filter(|digits| digits.len() == 32)?;
+        let number = u128::from_str_radix(digits, 16).ok()?;
+        Some(Self(number.to_be_bytes())).filter(|id| id.long() == text)
+    }
+}
+
 impl EndpointId {
     /// The 64 hexadecimal digits Docker's tools expect of an id: this id, then zeros.
     #[must_use]
@@ -134,6 +144,17 @@ impl fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_read_from_the_digits_it_is_written_in_alone() {
+        let id = NetworkId([0xa5; 16]);
+        assert_eq!(NetworkId::from_long(&id.long()), Some(id));
+        assert_eq!(NetworkId::from_long(&NetworkId([0; 16]).long()), Some(NetworkId([0; 16])));
+        let (plus, upper) = (format!("+{}", &id.long()[1..]), id.long().to_uppercase());
+        for bad in ["", &id.to_string(), &plus, &upper, &"1".repeat(64), &"é".repeat(32)] {
+            assert_eq!(NetworkId::from_long(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn names_that_could_be_paths_options_or_markup_are_refused() {

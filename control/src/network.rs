@@ -25,7 +25,7 @@ pub(crate) use create::{Wish, admit_name, shortened};
 pub use error::{Class, NetworkError};
 pub(crate) use options::{ADDRESSES, DHCP, OF_ENGINE};
 pub use options::{OptionError, Options};
-pub(crate) use pools::{LOCAL_POOLS, default_gateway, free_global, free_local, unique_local};
+pub(crate) use pools::{LOCAL_POOLS, default_gateway, free_global, free_local, last_local, unique_local};
 pub(crate) use validate::{overlap, shown};
 
 use crate::ipam::{Space, number};

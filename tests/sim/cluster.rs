@@ -275,6 +275,28 @@ fn endpoints_on_three_nodes_get_different_addresses_and_find_each_other() {
 }
 
 #[test]
+fn an_endpoint_that_is_called_otherwise_is_so_everywhere_and_after_a_restart() {
+    let mut bench = Bench::new(2);
+    let id = bench.create(0, "n1", &[]);
+    bench.known_to_all(id);
+    let lease = bench.attach(0, id);
+    let aliases: Vec<Name> = vec!["www".parse().expect("a name")];
+    for differs in [true, false] {
+        let (name, aliases) = ("web".parse().expect("a name"), aliases.clone());
+        let call = |node: &mut Node, now| node.cluster.rename(now, lease.endpoint, name, aliases);
+        let renamed = bench.net.with(addr(0), call).expect("runs");
+        assert_eq!(renamed.expect("called so"), differs);
+    }
+    bench.until("the other node sees the name", |net| {
+        let seen = net.node(addr(1)).and_then(|node| node.cluster.network(net.now(), id));
+        seen.is_some_and(|network| network.containers.values().any(|endpoint| endpoint.name == "web"))
+    });
+    bench.restart(0);
+    let own = bench.node(0).cluster.own_endpoints().next().expect("kept");
+    assert_eq!((own.name.as_str(), own.aliases), ("web", aliases));
+}
+
+#[test]
 fn an_attachment_is_forwarded_to_by_others_within_milliseconds() {
     let mut bench = Bench::new(3);
     let net = bench.create(0, "n1", &[]);

@@ -134,6 +134,37 @@ impl Cluster {
         Ok(())
     }
 
+    /// Calls an endpoint so, durably; others are told. Answers whether it was called otherwise.
+    ///
+    /// # Errors
+    /// There is no such endpoint, it would have too many names, or the state cannot be made durable; then it is called
+    /// as before.
+    pub fn rename(
+        &mut self,
+        now: Instant,
+        endpoint: EndpointId,
+        name: Name,
+        aliases: Vec<Name>,
+    ) -> Result<bool, ClusterError> {
+        if aliases.len() > MAX_ALIASES {
+            return Err(NetworkError::Aliases(aliases.len()).into());
+        }
+        let own = self.endpoints.get_mut(&endpoint).ok_or(NetworkError::NoEndpoint(endpoint))?;
+        if own.endpoint.name == name && own.endpoint.aliases == aliases {
+            return Ok(false);
+        }
+        let mut renamed = own.clone();
+        (renamed.endpoint.name, renamed.endpoint.aliases) = (name, aliases);
+        self.ledger
+            .commit("endpoint-rename", vec![ledger::put(Table::Endpoints, endpoint.0, encode(&renamed))])?;
+        let network = renamed.network;
+        *own = renamed;
+        self.dirty.records.insert(network);
+        self.renamed.insert(network);
+        self.settle(now);
+        Ok(true)
+    }
+
     /// Gives an endpoint up; its addresses rest before they are handed out again.
     ///
     /// # Errors

@@ -5,9 +5,11 @@
 //! the engine tells it, and until then a network waits ([`Binding::Pending`]).
 
 mod bindings;
+pub mod engine;
 mod id;
 mod pools;
 pub mod protocol;
+pub mod settle;
 mod wish;
 
 pub use bindings::{Binding, Bindings, Endpoint, Unreadable};

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::namespace::Namespace;
 use crate::model::SandboxId;
@@ -23,7 +23,7 @@ mod forward;
 mod serve;
 mod stream;
 
-pub(crate) use doors::{DoorsError, How};
+pub(crate) use doors::{Beside, DoorsError, How};
 
 /// Questions of all sandboxes that other servers are asked at a time, as Docker's of one.
 const FORWARDS: usize = 1024;
@@ -36,7 +36,7 @@ const OPENERS: usize = 1;
 pub(crate) type Opened = Box<dyn FnOnce(Result<How, DoorsError>) + Send>;
 
 enum Order {
-    Open(SandboxId, Namespace, Opened),
+    Open(SandboxId, (Namespace, Beside), Opened),
     /// With the namespace, if it stays.
     Close(SandboxId, Option<Namespace>),
 }
@@ -147,8 +147,8 @@ impl Orders {
     }
 
     /// Serves a sandbox, instead of before if it was served already; `opened` is told.
-    pub(crate) fn open(&self, sandbox: SandboxId, namespace: Namespace, opened: Opened) {
-        self.give(Order::Open(sandbox, namespace, opened));
+    pub(crate) fn open(&self, sandbox: SandboxId, place: (Namespace, Beside), opened: Opened) {
+        self.give(Order::Open(sandbox, place, opened));
     }
 
     /// Serves a sandbox no more; from its namespace, if it stays, is taken what was put there.
@@ -169,15 +169,16 @@ impl Drop for Dns {
 
 async fn run(mut orders: UnboundedReceiver<Order>, service: Arc<Service>) {
     let mut serving: BTreeMap<SandboxId, AbortHandle> = BTreeMap::new();
+    let mut withdrawing = JoinSet::new();
     while let Some(order) = orders.recv().await {
         let (sandbox, next) = match order {
-            Order::Open(sandbox, namespace, opened) => {
-                let served = serve::serve(Arc::clone(&service), sandbox, namespace, opened);
+            Order::Open(sandbox, place, opened) => {
+                let served = serve::serve(Arc::clone(&service), sandbox, place, opened);
                 (sandbox, Some(tokio::spawn(served).abort_handle()))
             }
             Order::Close(sandbox, namespace) => {
                 if let Some(namespace) = namespace {
-                    tokio::task::spawn_blocking(move || doors::withdraw(&namespace));
+                    withdrawing.spawn_blocking(move || doors::withdraw(&namespace));
                 }
                 (sandbox, None)
             }
@@ -189,5 +190,8 @@ async fn run(mut orders: UnboundedReceiver<Order>, service: Arc<Service>) {
         if let Some(before) = before {
             before.abort();
         }
+        while withdrawing.try_join_next().is_some() {}
     }
+    // Where somebody else answers in weft's stead, the way to it is free then.
+    withdrawing.join_all().await;
 }

@@ -35,8 +35,10 @@ use crate::storage::{Storage, StorageError, Table, Write};
 mod bridges;
 mod calls;
 mod connect;
+mod containers;
 mod dhcp;
 mod docker;
+mod engine;
 mod errand;
 mod gateway;
 mod lifecycle;
@@ -47,6 +49,7 @@ mod sandboxes;
 mod shown;
 
 pub(crate) use docker::Docker;
+pub(crate) use engine::Engine;
 use errand::{Errand, Errands};
 use moved::Holders;
 pub(crate) use names::Names;
@@ -82,6 +85,7 @@ pub(crate) struct Node {
     relay: Relay,
     dhcp: Dhcp,
     docker: Docker,
+    engine: Option<Engine>,
     worker: Worker,
     pub(crate) names: Names,
     pub(crate) dataplane: Arc<Dataplane>,
@@ -197,7 +201,8 @@ impl Node {
     pub(crate) fn new(
         (cluster, local): (Cluster, Local),
         storage: Arc<dyn Storage>,
-        (sandboxes, publishing, docker): (Sandboxes, Publishing, Docker),
+        (sandboxes, publishing): (Sandboxes, Publishing),
+        (docker, engine): (Docker, Option<Engine>),
         (worker, names): (Worker, Names),
         dataplane: Arc<Dataplane>,
         facts: Facts,
@@ -211,6 +216,7 @@ impl Node {
             relay: Relay::default(),
             dhcp: Dhcp::default(),
             docker,
+            engine,
             worker,
             names,
             dataplane,
@@ -294,6 +300,7 @@ impl Node {
             }
         }
         self.settle_names();
+        self.settle_engine();
     }
 
     fn network_removed(&mut self, network: NetworkId, endpoints: &[EndpointId]) {

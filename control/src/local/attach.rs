@@ -67,6 +67,26 @@ impl Local {
         Ok(lease)
     }
 
+    /// Calls an endpoint so, durably. Answers whether it was called otherwise.
+    ///
+    /// # Errors
+    /// There is no such endpoint, it would have too many names, or the state cannot be made durable; then it is called
+    /// as before.
+    pub fn rename(&mut self, id: EndpointId, name: Name, aliases: Vec<Name>) -> Result<bool, LocalError> {
+        if aliases.len() > MAX_ALIASES {
+            return Err(NetworkError::Aliases(aliases.len()).into());
+        }
+        let endpoint = self.endpoints.get_mut(&id).ok_or(NetworkError::NoEndpoint(id))?;
+        let renamed = Endpoint { name, aliases, ..endpoint.clone() };
+        let differs = renamed != *endpoint;
+        if differs {
+            let row = ledger::put(Table::LocalEndpoints, id.0, encode(&renamed));
+            self.ledger.commit("local-endpoint-rename", vec![row])?;
+            *endpoint = renamed;
+        }
+        Ok(differs)
+    }
+
     /// Gives an endpoint up, durably; its addresses rest before they are handed out again.
     ///
     /// # Errors

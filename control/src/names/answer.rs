@@ -76,6 +76,8 @@ fn decide(view: &View, asker: &Asker, asked: Asked, query: &Query, rng: &mut imp
         Known::Nothing if asker.outside == Outside::Nowhere => {
             reply(ResponseCode::NXDomain, Vec::new(), Outcome::NoName)
         }
+        // Docker's resolver may know it.
+        Known::NoName if asker.outside == Outside::Engine => Decision::Forward(asked),
         Known::NoName => reply(ResponseCode::NXDomain, Vec::new(), Outcome::NoName),
         Known::Nothing => Decision::Forward(asked),
     }

@@ -93,6 +93,24 @@ fn names_aliases_ids_and_names_with_their_network_mean_addresses() {
 }
 
 #[test]
+fn what_is_not_known_in_a_container_of_docker_is_asked_of_dockers_resolver() {
+    let asker = Asker { networks: vec![FRONT], outside: Outside::Engine };
+    let decide = |name: &str, kind| {
+        answer(&view(), &asker, &query(name, kind), Transport::Udp, &mut StdRng::seed_from_u64(1))
+    };
+    for (name, kind) in [
+        ("linked.", RecordType::A),
+        ("nobody.front.", RecordType::A),
+        ("example.org.", RecordType::AAAA),
+        ("9.0.1.10.in-addr.arpa.", RecordType::PTR),
+    ] {
+        assert!(matches!(decide(name, kind), Decision::Forward(_)), "{name}");
+    }
+    assert!(matches!(decide("web.", RecordType::A), Decision::Reply(_, Outcome::Answered)));
+    assert!(matches!(decide("api.", RecordType::AAAA), Decision::Reply(_, Outcome::NoData)));
+}
+
+#[test]
 fn a_name_of_another_network_is_no_name() {
     assert_eq!(ask(&[FRONT], "db.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(found(&[BACK], "db.", RecordType::A), ["10.2.0.5"]);

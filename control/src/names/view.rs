@@ -36,6 +36,9 @@ pub enum Outside {
     Host,
     /// To these servers, from the asker's own namespace: they see no more of the world than the asker does.
     Own(Vec<SocketAddr>),
+    /// To the resolver of Docker in the asker's own namespace, at the same address. It knows names that weft does not,
+    /// those of networks with weft's names too, as of containers that are linked.
+    Engine,
 }
 
 /// A sandbox that asks.

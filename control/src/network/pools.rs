@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
+use super::validate::overlap;
 use crate::ipam::Range;
 use crate::model::NetworkId;
 
@@ -37,6 +38,16 @@ pub(crate) fn free_local(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
     LOCAL.into_iter().find_map(|(pool, cut)| {
         let len = len.unwrap_or(cut);
         (len >= pool.prefix_len()).then(|| free_in(pool, len, used))?
+    })
+}
+
+/// The last of those subnets, which an engine that begins with the first comes to last.
+pub(crate) fn last_local(used: &[IpNet]) -> Option<IpNet> {
+    let free = |net: &IpNet| !used.iter().any(|&other| overlap(other, *net));
+    LOCAL.into_iter().rev().find_map(|(pool, cut)| {
+        let mut nets: Vec<IpNet> = pool.subnets(cut).ok()?.map(IpNet::V4).collect();
+        nets.reverse();
+        nets.into_iter().find(free)
     })
 }
 
@@ -86,6 +97,15 @@ mod tests {
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a prefix")
+    }
+
+    #[test]
+    fn the_last_of_dockers_pools_is_found_where_one_is_free() {
+        let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        assert_eq!(last_local(&[]), Some(net("192.168.240.0/20")));
+        assert_eq!(last_local(&[net("192.168.250.0/24"), net("fd00::/8")]), Some(net("192.168.224.0/20")));
+        assert_eq!(last_local(&[net("192.168.0.0/16")]), Some(net("172.31.0.0/16")));
+        assert_eq!(last_local(&[net("192.168.0.0/16"), net("172.16.0.0/12")]), None);
     }
 
     #[test]

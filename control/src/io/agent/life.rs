@@ -22,14 +22,14 @@ use crate::docker::Bindings;
 use crate::identity::Identity;
 use crate::io::admission::{self, AskError, Asking};
 use crate::io::dns::Dns;
-use crate::io::docker::plugin;
+use crate::io::docker::{Client, News, Watcher, plugin};
 use crate::io::firewall::{Disturbed, Loader, Ours, Watch};
 use crate::io::holding::{Held, clear_socket, failed, hold};
 use crate::io::joining;
 use crate::io::kernel::Kernel;
 use crate::io::namespace::{Namespace, Pins};
 use crate::io::netlink::Links;
-use crate::io::node::{Docker, Facts, Names, Node, now, random, wall};
+use crate::io::node::{Docker, Engine, Facts, Names, Node, now, random, wall};
 use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{self, Asked, SocketFile, explain};
 use crate::io::store::Store;
@@ -206,6 +206,8 @@ struct Agent {
     done: UnboundedReceiver<Next>,
     seeds: mpsc::Receiver<Vec<std::net::SocketAddr>>,
     seeking: JoinHandle<()>,
+    /// Looks at Docker's engine, if there is one.
+    watcher: Option<Watcher>,
     /// Somebody has changed the firewall.
     disturbed: mpsc::Receiver<Disturbed>,
     watching: JoinHandle<()>,
@@ -273,6 +275,7 @@ impl Agent {
         let bindings = Bindings::load(networks?, endpoints?);
         let bindings = bindings.map_err(|fault| AgentError::Start(fault.to_string()))?;
         let docker = Docker::new(bindings, config.docker.engine.is_some());
+        let client = config.docker.engine.as_deref().map(Client::new);
         let namespaces = config.run_dir.join("netns");
         let pins = Pins::open(&namespaces).map_err(|fault| AgentError::Start(explain(&fault)))?;
         let (done_in, done) = mpsc::unbounded_channel();
@@ -299,7 +302,8 @@ impl Agent {
         let node = Node::new(
             (cluster, local),
             storage,
-            (sandboxes, publishing, docker),
+            (sandboxes, publishing),
+            (docker, client.clone().map(Engine::new)),
             (worker, Names::new(dns, files, host)),
             Arc::clone(&edges.dataplane),
             facts,
@@ -327,6 +331,7 @@ impl Agent {
             done,
             seeds,
             seeking,
+            watcher: client.map(Watcher::start),
             disturbed,
             watching,
             tick,
@@ -362,6 +367,7 @@ impl Agent {
             Some(next) = self.done.recv() => next(&mut self.node),
             Some(asked) = self.calls.recv() => self.node.handle(asked),
             Some(found) = self.seeds.recv() => self.join(&found),
+            Some(news) = heard(&mut self.watcher), if self.node.recovered => self.node.engine_told(news),
             Some(what) = self.disturbed.recv() => self.node.disturbed(what),
             ready = self.edges.bell.readable() => {
                 if let Ok(mut ready) = ready {
@@ -457,7 +463,9 @@ impl Agent {
         self.node.settle_parked();
         self.node.follow_resolver();
         self.node.note_traffic();
+        self.node.settle_engine();
         if self.ticks.is_multiple_of(AUDIT_EVERY) {
+            self.watcher.iter().for_each(Watcher::look_again);
             self.node.audit();
         }
         if self.ticks.is_multiple_of(RENEW_EVERY) {
@@ -565,6 +573,8 @@ impl Agent {
         self.seeking.abort();
         self.watching.abort();
         self.calls.close();
+        self.watcher = None;
+        self.node.names.leave_containers();
         if teardown {
             self.node.tear_down();
             if let Err(fault) = self.node.cluster.leave(now()) {
@@ -598,6 +608,11 @@ impl Agent {
         drop(edges);
         drop(held);
     }
+}
+
+/// The watcher's next news, if there is a watcher.
+async fn heard(watcher: &mut Option<Watcher>) -> Option<News> {
+    watcher.as_mut()?.news.recv().await
 }
 
 /// How the host is set up as a member; one that is none yet may become one now.

@@ -2,6 +2,9 @@
 //!
 //! A table of nftables in the sandbox's namespace rewrites the port, on the way there and back, packet by packet and
 //! without connection tracking: nothing fills up, nothing expires, and two questions from one port never meet.
+//!
+//! Docker has a resolver of its own in each container, at the same address and behind a NAT of its own. The table comes
+//! before that, and lets pass what is marked: so weft asks Docker's resolver what weft does not know.
 
 use std::io;
 use std::net::{TcpListener, UdpSocket};
@@ -14,7 +17,18 @@ use crate::names::SERVER;
 /// The table, in the sandbox's namespace.
 const TABLE: &str = "ip weft-dns";
 /// The port resolvers ask at.
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
+/// Mark of packets for the resolver behind the table: `weft` in ASCII.
+pub(super) const BEHIND: u32 = 0x7765_6674;
+
+/// Whose the address is besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Nobody's.
+    Nobody,
+    /// Docker's: what is marked is its.
+    Engine,
+}
 
 /// How questions reach the sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +48,9 @@ pub(crate) enum DoorsError {
     /// No sockets.
     #[error("cannot listen at {SERVER}")]
     Listen(#[source] io::Error),
+    /// The only way in where somebody else has the address, too.
+    #[error("port {PORT} cannot be redirected: {0}")]
+    Redirect(String),
     /// Neither way in: what nft says, and the system.
     #[error("port {PORT} cannot be redirected ({0}) and is not free ({1})")]
     Neither(String, io::Error),
@@ -50,13 +67,14 @@ pub(super) struct Doors {
 ///
 /// # Errors
 /// There is no way; nothing is left.
-pub(super) fn open(namespace: &Namespace) -> Result<Doors, DoorsError> {
+pub(super) fn open(namespace: &Namespace, beside: Beside) -> Result<Doors, DoorsError> {
     let (udp, tcp) = bind(namespace, 0)?.map_err(DoorsError::Listen)?;
     let ports = udp.local_addr().and_then(|udp| Ok((udp.port(), tcp.local_addr()?.port())));
     let (to_udp, to_tcp) = ports.map_err(DoorsError::Listen)?;
-    match nft::apply(namespace, &table(to_udp, to_tcp)) {
+    match nft::apply(namespace, &table(to_udp, to_tcp, beside)) {
         Ok(()) => Ok(Doors { udp, tcp, how: How::Redirected }),
         Err(NftError::Namespace(fault)) => Err(fault.into()),
+        Err(fault) if beside == Beside::Engine => Err(DoorsError::Redirect(explain(&fault))),
         Err(fault) => direct(namespace, explain(&fault)),
     }
 }
@@ -90,14 +108,18 @@ fn cleared() -> String {
 }
 
 /// The batch that makes the table, or makes it anew.
-fn table(udp: u16, tcp: u16) -> String {
+fn table(udp: u16, tcp: u16, beside: Beside) -> String {
     let there = |protocol: &str, port: u16| {
         format!("  ip daddr {SERVER} {protocol} dport {PORT} notrack {protocol} dport set {port}\n")
     };
     let back = |protocol: &str, port: u16| {
         format!("  ip saddr {SERVER} {protocol} sport {port} notrack {protocol} sport set {PORT}\n")
     };
-    let rules = [there("udp", udp), there("tcp", tcp), back("udp", udp), back("tcp", tcp)].concat();
+    let behind = match beside {
+        Beside::Nobody => String::new(),
+        Beside::Engine => format!("  ip daddr {SERVER} meta mark {BEHIND:#x} accept\n"),
+    };
+    let rules = [behind, there("udp", udp), there("tcp", tcp), back("udp", udp), back("tcp", tcp)].concat();
     let chain =
         format!(" chain output {{\n  type filter hook output priority raw; policy accept;\n{rules} }}\n");
     format!("{}table {TABLE} {{\n{chain}}}\n", cleared())
@@ -109,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_table_replaces_itself_and_rewrites_both_ways() {
-        let text = table(40_001, 40_002);
+        let text = table(40_001, 40_002, Beside::Nobody);
         assert!(
             text.starts_with("add table ip weft-dns\ndelete table ip weft-dns\ntable ip weft-dns {"),
             "{text}"
@@ -120,5 +142,12 @@ mod tests {
         ] {
             assert!(text.contains(rule), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_marked_for_dockers_resolver_passes_before_it_is_rewritten() {
+        let text = table(40_001, 40_002, Beside::Engine);
+        let passes = text.find("ip daddr 127.0.0.11 meta mark 0x77656674 accept\n").expect("a rule");
+        assert!(passes < text.find("notrack").expect("others"), "{text}");
     }
 }

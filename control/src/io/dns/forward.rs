@@ -2,17 +2,21 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
+use super::doors::{BEHIND, PORT};
 use super::serve::{Question, Seat};
 use super::{count, stream};
 use crate::names::forward::{Heard, hear, outgoing};
-use crate::names::{Asked, Outside, Transport};
+use crate::names::{Asked, Outside, SERVER, Transport};
+
+/// Docker's resolver, where weft's own is in front of it.
+const ENGINE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(SERVER, PORT));
 
 /// Servers asked, one after the other; the third one's answer still comes before most resolvers give up.
 const SERVERS: usize = 3;
@@ -20,6 +24,8 @@ const SERVERS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A datagram may be lost: it is sent again then.
 const AGAIN: Duration = Duration::from_millis(700);
+/// Longest Docker's resolver is waited for, which asks servers one after the other itself.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(9);
 /// Datagrams that are no reply before a server is given up.
 const MAX_OTHERS: usize = 32;
 /// Longest datagram of a server, octets.
@@ -37,11 +43,12 @@ pub(super) async fn ask(
         Outside::Nowhere => [].as_slice(),
         Outside::Host => &question.view.servers,
         Outside::Own(servers) => servers,
+        Outside::Engine => &[ENGINE],
     };
     let mut failure = None;
     for server in servers.iter().take(SERVERS) {
-        let errand = Errand { seat, asked, octets, server: *server, from_inside: question.is_from_inside() };
-        match timeout(PATIENCE, errand.run(transport)).await {
+        let errand = Errand { seat, asked, octets, server: *server, outside: &question.asker.outside };
+        match timeout(errand.patience(), errand.run(transport)).await {
             Ok(Ok(Heard::Reply(reply))) => return reply,
             Ok(Ok(Heard::Failure(reply))) => failure = Some(reply),
             Ok(Ok(Heard::Other) | Err(_)) | Err(_) => {}
@@ -51,23 +58,20 @@ pub(super) async fn ask(
     failure.unwrap_or_else(|| asked.unanswered())
 }
 
-impl Question {
-    /// Whether servers are asked from the asker's own namespace.
-    fn is_from_inside(&self) -> bool {
-        matches!(self.asker.outside, Outside::Own(_))
-    }
-}
-
 /// One question to one server.
 struct Errand<'a> {
     seat: &'a Seat,
     asked: &'a Asked,
     octets: &'a [u8],
     server: SocketAddr,
-    from_inside: bool,
+    outside: &'a Outside,
 }
 
 impl Errand<'_> {
+    fn patience(&self) -> Duration {
+        if *self.outside == Outside::Engine { ENGINE_PATIENCE } else { PATIENCE }
+    }
+
     async fn run(&self, transport: Transport) -> io::Result<Heard> {
         let mut id = [0; 2];
         getrandom::fill(&mut id).map_err(io::Error::other)?;
@@ -85,6 +89,10 @@ impl Errand<'_> {
         // Only what comes from the server itself is heard from now on.
         socket.connect(self.server).await?;
         socket.send(query).await?;
+        if *self.outside == Outside::Engine {
+            // Nothing is lost on the way there.
+            return self.listen(&socket, id).await;
+        }
         match timeout(AGAIN, self.listen(&socket, id)).await {
             Ok(heard) => heard,
             Err(_) => {
@@ -130,8 +138,16 @@ impl Errand<'_> {
                 socket.bind(&any.into())?;
             }
             socket.set_nonblocking(true)?;
+            if *self.outside == Outside::Engine {
+                socket.set_mark(BEHIND)?;
+            }
             Ok(socket)
         };
-        if self.from_inside { self.seat.namespace.run(open).map_err(io::Error::other)? } else { open() }
+        // Servers of the asker's own are asked from its own namespace.
+        if matches!(self.outside, Outside::Own(_) | Outside::Engine) {
+            self.seat.namespace.run(open).map_err(io::Error::other)?
+        } else {
+            open()
+        }
     }
 }

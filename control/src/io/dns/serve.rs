@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::doors::{self, Doors, DoorsError};
+use super::doors::{self, Beside, Doors, DoorsError};
 use super::{Opened, Service, count, forward, stream};
 use crate::io::namespace::Namespace;
 use crate::io::server::explain;
@@ -49,9 +49,14 @@ pub(super) struct Question {
 }
 
 /// Opens a sandbox's sockets, tells of it, and serves until it is aborted.
-pub(super) async fn serve(service: Arc<Service>, sandbox: SandboxId, namespace: Namespace, opened: Opened) {
+pub(super) async fn serve(
+    service: Arc<Service>,
+    sandbox: SandboxId,
+    (namespace, beside): (Namespace, Beside),
+    opened: Opened,
+) {
     let opening = tokio::task::spawn_blocking(move || {
-        let doors = doors::open(&namespace);
+        let doors = doors::open(&namespace, beside);
         (namespace, doors)
     });
     let Ok((namespace, doors)) = opening.await else { return };

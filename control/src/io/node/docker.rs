@@ -56,6 +56,11 @@ struct Leasing {
 }
 
 impl Docker {
+    /// What networks and endpoints of the engine are.
+    pub(super) fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
     pub(crate) fn new(bindings: Bindings, watched: bool) -> Self {
         Self { bindings, watched, ..Self::default() }
     }

@@ -6,14 +6,17 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
+use super::containers::Seat;
 use super::{Node, Reply, answer, json, now};
 use crate::api;
-use crate::io::dns::{Dns, DnsCounters, DoorsError, How};
+use crate::io::dns::{Beside, Dns, DnsCounters, DoorsError, How};
+use crate::io::namespace::Namespace;
 use crate::io::resolver::{Host, SandboxFiles};
 use crate::io::server::{Answer, Refusal, explain};
 use crate::local::Definition;
@@ -48,6 +51,8 @@ pub(crate) struct Names {
     view: Arc<View>,
     standing: BTreeMap<SandboxId, Standing>,
     parked: Vec<Parked>,
+    /// Namespaces of those that are containers.
+    seated: BTreeMap<SandboxId, PathBuf>,
     /// What an operator should know of sandboxes' names.
     troubles: BTreeMap<SandboxId, String>,
     files: SandboxFiles,
@@ -67,6 +72,7 @@ impl Names {
             view: Arc::default(),
             standing: BTreeMap::new(),
             parked: Vec::new(),
+            seated: BTreeMap::new(),
             troubles: BTreeMap::new(),
             files,
             host,
@@ -96,7 +102,23 @@ impl Names {
         servers.filter(|server| !server.is_loopback()).collect()
     }
 
-    fn is_opening(&self, sandbox: SandboxId) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
+        self.standing.values().any(|standing| matches!(standing, Standing::Failed))
+    }
+
+    /// Gives port 53 of containers back to Docker's resolver, which is all they have while no agent runs.
+    pub(crate) fn leave_containers(&mut self) {
+        for (seat, namespace) in std::mem::take(&mut self.seated) {
+            self.leave_container(seat, &namespace);
+        }
+    }
+
+    /// A container that stays, as it only left its networks, loses what was put there.
+    fn leave_container(&self, seat: SandboxId, namespace: &Path) {
+        self.dns.orders().close(seat, Namespace::open(namespace).ok());
+    }
+
+    pub(super) fn is_opening(&self, sandbox: SandboxId) -> bool {
         matches!(self.standing.get(&sandbox), Some(Standing::Opening))
     }
 }
@@ -189,6 +211,9 @@ impl Node {
             let networks = places.iter().filter(|place| place.named).map(|place| place.network).collect();
             view.askers.insert(sandbox, Arc::new(Asker { networks, outside }));
         }
+        for (seat, Seat { networks, .. }) in self.seats() {
+            view.askers.insert(seat, Arc::new(Asker { networks, outside: Outside::Engine }));
+        }
         let networks: BTreeSet<NetworkId> =
             view.askers.values().flat_map(|asker| asker.networks.iter().copied()).collect();
         for network in networks {
@@ -201,40 +226,54 @@ impl Node {
     }
 
     fn open_and_close(&mut self) {
-        let view = Arc::clone(&self.names.view);
+        let (view, mut seats) = (Arc::clone(&self.names.view), self.seats());
         let closed = self.names.standing.keys().copied().filter(|sandbox| !view.askers.contains_key(sandbox));
         for sandbox in closed.collect::<Vec<_>>() {
             self.names.standing.remove(&sandbox);
             self.names.troubles.remove(&sandbox);
-            self.close_names(sandbox);
+            match self.names.seated.remove(&sandbox) {
+                Some(namespace) => self.names.leave_container(sandbox, &namespace),
+                None => self.close_names(sandbox),
+            }
         }
         for &sandbox in view.askers.keys() {
             if let Entry::Vacant(place) = self.names.standing.entry(sandbox) {
                 place.insert(Standing::Opening);
-                self.open_names(sandbox);
+                match seats.remove(&sandbox) {
+                    Some(Seat { namespace, .. }) => {
+                        self.names.seated.insert(sandbox, namespace.clone());
+                        self.open_container(sandbox, namespace);
+                    }
+                    None => self.open_names(sandbox),
+                }
             }
         }
         self.warn_of_names();
     }
 
     fn open_names(&mut self, sandbox: SandboxId) {
-        let (orders, done) = (self.names.dns.orders(), self.worker.done());
         self.worker.hand(move |bench| {
             let opened = bench.kernel.open(Place::Sandbox(sandbox)).map_err(|fault| explain(&fault));
-            let failed = opened.map(|namespace| {
-                let told = move |outcome: Result<How, DoorsError>| {
-                    let outcome = outcome.map_err(|fault| explain(&fault));
-                    // The loop has ended: nobody is left to tell.
-                    let _ = done.send(Box::new(move |node: &mut Self| node.names_opened(sandbox, outcome)));
-                };
-                orders.open(sandbox, namespace, Box::new(told));
-            });
-            move |node: &mut Self| {
-                if let Err(fault) = failed {
-                    node.names_opened(sandbox, Err(fault));
+            move |node: &mut Self| match opened {
+                Ok(namespace) if node.names.is_opening(sandbox) => {
+                    node.order_names(sandbox, (namespace, Beside::Nobody));
                 }
+                // It has left its networks meanwhile.
+                Ok(_) => {}
+                Err(fault) => node.names_opened(sandbox, Err(fault)),
             }
         });
+    }
+
+    /// Has names answered in a namespace, and is told what came of it.
+    pub(super) fn order_names(&self, sandbox: SandboxId, place: (Namespace, Beside)) {
+        let done = self.worker.done();
+        let told = move |outcome: Result<How, DoorsError>| {
+            let outcome = outcome.map_err(|fault| explain(&fault));
+            // The loop has ended: nobody is left to tell.
+            let _ = done.send(Box::new(move |node: &mut Self| node.names_opened(sandbox, outcome)));
+        };
+        self.names.dns.orders().open(sandbox, place, Box::new(told));
     }
 
     /// A sandbox that stays, as it only left its networks, loses what was put there.
@@ -248,7 +287,7 @@ impl Node {
         });
     }
 
-    fn names_opened(&mut self, sandbox: SandboxId, outcome: Result<How, String>) {
+    pub(super) fn names_opened(&mut self, sandbox: SandboxId, outcome: Result<How, String>) {
         let Some(standing) = self.names.standing.get_mut(&sandbox) else { return };
         let trouble = match outcome {
             Ok(How::Redirected) => None,
@@ -274,8 +313,9 @@ impl Node {
             self.facts.warnings.remove(WARNING);
             return;
         };
-        let name =
-            self.sandboxes.get(*sandbox).map_or_else(|| sandbox.short(), |sandbox| sandbox.name.to_string());
+        let made = self.sandboxes.get(*sandbox).map(|sandbox| sandbox.name.to_string());
+        let seated = || self.names.seated.get(sandbox).map(|namespace| namespace.display().to_string());
+        let name = made.or_else(seated).unwrap_or_else(|| sandbox.short());
         let others = if count > 1 { format!(" (and {} others)", count - 1) } else { String::new() };
         let text = format!("sandbox {name}{others}: {trouble}");
         if self.facts.warnings.insert(WARNING, text.clone()).as_ref() != Some(&text) {

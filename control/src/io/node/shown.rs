@@ -38,6 +38,7 @@ impl Node {
     pub(super) fn show_status(&self) -> api::Status {
         let mut status = self.cluster.status();
         status.warnings.extend(self.facts.warnings.values().cloned());
+        status.warnings.extend(self.engine_warnings());
         let uptime_seconds = now().saturating_duration_since(self.facts.started).as_secs();
         api::Status { workers: self.facts.workers, uptime_seconds, ..status }
     }

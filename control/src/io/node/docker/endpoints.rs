@@ -1,5 +1,6 @@
 //! Endpoints of containers: promised, made for the engine to take, taken back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -26,8 +27,6 @@ const PREFIX: &str = "eth";
 /// An endpoint of a container, as it is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DockerEndpoint {
-    /// Docker's id of it.
-    pub(crate) docker: DockerId,
     /// The endpoint of weft.
     pub(crate) endpoint: EndpointId,
     /// Its network.
@@ -333,12 +332,12 @@ impl Node {
     }
 
     /// Endpoints of containers that have addresses.
-    #[expect(dead_code, reason = "whoever watches the engine is to come")]
     pub(crate) fn docker_endpoints(&self) -> Vec<DockerEndpoint> {
-        let known = |(docker, endpoint): (&DockerId, &Endpoint)| {
-            let lease = self.lease_of(docker.sandbox())?;
-            let (docker, sandbox_key) = (docker.clone(), endpoint.sandbox_key.clone());
-            Some(DockerEndpoint { docker, endpoint: lease.endpoint, network: lease.network, sandbox_key })
+        let own = self.own_endpoints().map(|own| (own.sandbox, (own.lease.endpoint, own.lease.network)));
+        let leased: BTreeMap<SandboxId, (EndpointId, NetworkId)> = own.collect();
+        let known = |(docker, known): (&DockerId, &Endpoint)| {
+            let &(endpoint, network) = leased.get(&docker.sandbox())?;
+            Some(DockerEndpoint { endpoint, network, sandbox_key: known.sandbox_key.clone() })
         };
         self.docker.bindings.endpoints().filter_map(known).collect()
     }

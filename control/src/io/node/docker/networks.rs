@@ -104,7 +104,6 @@ impl Node {
     ///
     /// # Errors
     /// In words: no such network can be made. Whoever waits for it is told the same.
-    #[expect(dead_code, reason = "whoever watches the engine is to come")]
     pub(crate) fn name_docker_network(&mut self, id: &DockerId, told: &Told) -> Result<(), String> {
         if self.is_pending(id) {
             self.make_docker_network(id, told, None);
@@ -186,7 +185,6 @@ impl Node {
     ///
     /// # Errors
     /// In words: the state cannot be made durable.
-    #[expect(dead_code, reason = "whoever watches the engine is to come")]
     pub(crate) fn bind_docker_network(&mut self, id: &DockerId, network: NetworkId) -> Result<(), String> {
         if self.docker.bindings.network(id) != Some(&Binding::Bound(network)) {
             self.bind(id, Binding::Bound(network)).map_err(|refusal| refusal.message)?;
@@ -194,12 +192,6 @@ impl Node {
             self.settle_parked();
         }
         Ok(())
-    }
-
-    /// The networks of Docker, and what they are here.
-    #[expect(dead_code, reason = "whoever watches the engine is to come")]
-    pub(crate) fn docker_bindings(&self) -> impl Iterator<Item = (&DockerId, &Binding)> {
-        self.docker.bindings.networks()
     }
 
     /// The engine has no such network any more. What of weft it was stays.

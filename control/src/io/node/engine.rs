@@ -1,0 +1,318 @@
+//! Docker's engine on this host, as the loop knows it: what was heard of it, and what it is asked for.
+//!
+//! Everything follows from comparing the last look at the engine with the records, so that it does not matter who was
+//! away meanwhile. What is asked of the engine is asked by tasks of their own: the loop never waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::{Node, now};
+use crate::api;
+use crate::docker::engine::{Container, EngineNetwork, GATEWAY, MakeNetwork, PLUGIN};
+use crate::docker::settle::{Named, Obstacle, Seen, Step, settle};
+use crate::docker::{DockerId, NETWORK, Told};
+use crate::io::docker::{Client, News};
+use crate::io::namespace::Namespace;
+use crate::io::netlink::Links;
+use crate::io::server::explain;
+use crate::model::NetworkId;
+use crate::network::LOCAL_POOLS;
+
+/// How long something must have been so that it is no moment of somebody's change.
+const LASTING: Duration = Duration::from_secs(5);
+/// When a step that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What the loop knows of the engine.
+pub(crate) struct Engine {
+    client: Client,
+    /// Networks as last seen; none before the first look, and while the engine is away.
+    networks: Option<Vec<EngineNetwork>>,
+    /// Containers in networks of weft's, by id.
+    containers: BTreeMap<String, Container>,
+    away: Option<String>,
+    obstacles: Vec<Obstacle>,
+    under_way: BTreeSet<Step>,
+    /// Steps that were taken, until a look shows what came of them.
+    taken: BTreeSet<Step>,
+    /// Why steps failed, and when.
+    failed: BTreeMap<Step, (String, Instant)>,
+    /// Since when networks of weft's in the engine have not been known here.
+    unbound: BTreeMap<DockerId, Instant>,
+    /// Since when networks and endpoints that are known here have not been in the engine.
+    missing: BTreeMap<DockerId, Instant>,
+}
+
+impl Engine {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            networks: None,
+            containers: BTreeMap::new(),
+            away: None,
+            obstacles: Vec::new(),
+            under_way: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            unbound: BTreeMap::new(),
+            missing: BTreeMap::new(),
+        }
+    }
+
+    fn warnings(&self) -> impl Iterator<Item = String> {
+        let away = self.away.iter().map(|fault| {
+            format!("{fault}: networks and names of containers are as they were (is --docker its socket?)")
+        });
+        let obstacles = self.obstacles.iter().map(ToString::to_string);
+        let failed = self.failed.values().map(|(fault, _)| fault.clone());
+        away.chain(obstacles).chain(failed)
+    }
+
+    /// Ids of the networks last seen.
+    pub(super) fn network_ids(&self) -> BTreeSet<String> {
+        self.networks.iter().flatten().map(|network| network.id.clone()).collect()
+    }
+
+    /// Notes what is missing now, and tells what was for a while.
+    pub(super) fn note_missing(&mut self, missing: BTreeSet<DockerId>) -> Vec<DockerId> {
+        let since = |id: DockerId| (id.clone(), self.missing.get(&id).copied().unwrap_or_else(now));
+        self.missing = missing.into_iter().map(since).collect();
+        let lasting = self.missing.iter().filter(|(_, since)| since.elapsed() > LASTING);
+        lasting.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A process of the container that has this namespace, in the engine's PID namespace.
+    pub(super) fn process_of(&self, namespace: &Path) -> Option<u32> {
+        let of = |container: &&Container| Path::new(&container.network_settings.sandbox_key) == namespace;
+        self.containers.values().find(of).map(|container| container.state.pid).filter(|pid| *pid != 0)
+    }
+}
+
+impl Node {
+    /// What an operator should look at.
+    pub(super) fn engine_warnings(&self) -> Vec<String> {
+        self.engine.iter().flat_map(Engine::warnings).collect()
+    }
+
+    /// Takes in what a look at the engine has shown.
+    pub(crate) fn engine_told(&mut self, news: News) {
+        let Some(engine) = &mut self.engine else { return };
+        match news {
+            News::Away(fault) => engine.is_away(fault),
+            News::Networks(networks) => {
+                if engine.away.take().is_some() {
+                    tracing::info!("Docker's engine is there");
+                }
+                engine.networks = Some(networks);
+                engine.taken.clear();
+            }
+            News::Destroyed(id) => self.forget_destroyed(&id),
+            News::Endpoints(endpoints) => self.forget_missing(&endpoints),
+            News::Running(containers) => engine.containers.retain(|id, _| containers.contains(id)),
+            News::Container(container) => {
+                self.name_container(&container);
+                if let Some(engine) = &mut self.engine {
+                    engine.containers.insert(container.id.clone(), container);
+                }
+                // Its process is a second way to its namespace.
+                if self.names.has_failed() {
+                    self.retry_names();
+                }
+            }
+            News::Attached(attached) => self.name_attached(&attached),
+            News::Gone(container) => drop(engine.containers.remove(&container)),
+        }
+        self.settle_engine();
+        self.drain_cluster();
+    }
+
+    /// Does what is to be done so that the engine has the cluster's networks.
+    pub(crate) fn settle_engine(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        let Some(networks) = &engine.networks else { return };
+        let present = now();
+        let known: BTreeSet<DockerId> =
+            networks.iter().filter_map(|network| network.id.parse().ok()).collect();
+        let unbound = known.into_iter().filter(|id| self.docker.bindings().network(id).is_none());
+        let since = |id: DockerId| (id.clone(), engine.unbound.get(&id).copied().unwrap_or(present));
+        engine.unbound = unbound.map(since).collect();
+        let fleeting = engine.unbound.iter().filter(|(_, since)| **since + LASTING > present);
+        let fleeting = fleeting.map(|(id, _)| id.clone()).collect();
+        let named = |(id, name)| (id, Named { name, subnets: self.cluster.subnets_of(id) });
+        let cluster = self.cluster.names().into_iter().map(named).collect();
+        let local = self.local.names().map(|(id, _)| id).collect();
+        let bindings = self.docker.bindings();
+        let (steps, obstacles) = settle(Seen {
+            engine: networks,
+            bindings,
+            cluster: &cluster,
+            local: &local,
+            fleeting: &fleeting,
+        });
+        engine.failed.retain(|step, _| steps.contains(step));
+        let due = |step: &Step| {
+            let rests = engine.failed.get(step).is_some_and(|(_, at)| *at + AGAIN > present);
+            !rests && !engine.under_way.contains(step) && !engine.taken.contains(step)
+        };
+        let steps: Vec<Step> = steps.into_iter().filter(due).collect();
+        engine.note(obstacles);
+        for step in steps {
+            self.take_step(step);
+        }
+    }
+
+    /// The engine has removed a network whatever the plugin said to it: engines do not heed that. Where it must stay,
+    /// as containers of other hosts are in it, the engine gets it anew.
+    fn forget_destroyed(&mut self, id: &str) {
+        if let Some(networks) = self.engine.as_mut().and_then(|engine| engine.networks.as_mut()) {
+            networks.retain(|network| network.id != id);
+        }
+        let Ok(id) = id.parse::<DockerId>() else { return };
+        if self.docker.bindings().network(&id).is_some() {
+            self.forget_docker_network(&id);
+        }
+    }
+
+    fn take_step(&mut self, step: Step) {
+        let outcome = match &step {
+            Step::Name { docker } => self.name_network(docker),
+            Step::Bind { docker, network } => self.bind_docker_network(docker, *network),
+            Step::Gateway => return self.make_gateway(),
+            Step::Make(network) => return self.make_in_engine(*network, step),
+            Step::Remove { docker } => return self.remove_from_engine(docker.clone(), step),
+        };
+        self.step_taken(step, outcome);
+    }
+
+    fn name_network(&mut self, docker: &DockerId) -> Result<(), String> {
+        let networks = self.engine.iter().filter_map(|engine| engine.networks.as_ref()).flatten();
+        let Some(network) = networks.into_iter().find(|network| network.id == docker.as_str()) else {
+            return Ok(());
+        };
+        let ranges = network.ipam.config.iter().filter(|config| !config.ip_range.is_empty());
+        let told = Told {
+            name: network.name.clone(),
+            labels: network.labels.clone(),
+            ranges: ranges.map(|config| (config.subnet.clone(), config.ip_range.clone())).collect(),
+        };
+        let outcome = self.name_docker_network(docker, &told);
+        outcome.map_err(|fault| {
+            format!("network {} of this host's Docker engine is not usable: {fault}", told.name)
+        })
+    }
+
+    fn make_in_engine(&mut self, id: NetworkId, step: Step) {
+        let Some(network) = self.cluster.network(now(), id) else { return };
+        let request = MakeNetwork { network: request(&network), check_duplicate: true };
+        self.ask_engine(step, async move |client| {
+            client.make_network(&request).await.map_err(|fault| {
+                let (name, fault) = (request.network.name, explain(&fault));
+                format!("network {name} of the cluster cannot be made in this host's Docker engine: {fault}")
+            })
+        });
+    }
+
+    fn make_gateway(&mut self) {
+        let networks = self.engine.iter().filter_map(|engine| engine.networks.as_ref()).flatten();
+        let mut used: Vec<IpNet> = networks.flat_map(EngineNetwork::subnets).collect();
+        used.extend(self.cluster.subnets());
+        self.ask_engine(Step::Gateway, async move |client| {
+            let failed =
+                |fault: String| format!("{GATEWAY} cannot be made in this host's Docker engine: {fault}");
+            used.extend(routed().await.map_err(failed)?);
+            let network = MakeNetwork::gateway(&used);
+            let network = network.ok_or_else(|| failed(format!("no subnet of {LOCAL_POOLS} is free")))?;
+            client.make_network(&network).await.map_err(|fault| failed(explain(&fault)))
+        });
+    }
+
+    fn remove_from_engine(&mut self, docker: DockerId, step: Step) {
+        self.ask_engine(step, async move |client| {
+            client.remove_network(docker.as_str()).await.map_err(|fault| {
+                let id = docker.short();
+                format!(
+                    "network {id}, which is removed, cannot be removed from this host's Docker engine: {}",
+                    explain(&fault)
+                )
+            })
+        });
+    }
+
+    /// Has a step taken by a task of its own.
+    fn ask_engine<W>(&mut self, step: Step, work: impl FnOnce(Client) -> W)
+    where
+        W: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let Some(engine) = &mut self.engine else { return };
+        engine.under_way.insert(step.clone());
+        let (work, done) = (work(engine.client.clone()), self.worker.done());
+        tokio::spawn(async move {
+            let outcome = work.await;
+            // The loop may have ended.
+            let _ = done.send(Box::new(move |node: &mut Self| node.step_taken(step, outcome)));
+        });
+    }
+
+    fn step_taken(&mut self, step: Step, outcome: Result<(), String>) {
+        let Some(engine) = &mut self.engine else { return };
+        engine.under_way.remove(&step);
+        match outcome {
+            Ok(()) => {
+                engine.failed.remove(&step);
+                engine.taken.insert(step);
+            }
+            Err(fault) => {
+                let known = engine.failed.insert(step, (fault.clone(), now()));
+                if known.is_none_or(|(known, _)| known != fault) {
+                    tracing::warn!(fault, "Docker's engine and the cluster differ");
+                }
+            }
+        }
+    }
+}
+
+impl Engine {
+    fn is_away(&mut self, fault: String) {
+        self.networks = None;
+        if self.away.as_ref() != Some(&fault) {
+            tracing::warn!(fault, "Docker's engine is away");
+            self.away = Some(fault);
+        }
+    }
+
+    fn note(&mut self, obstacles: Vec<Obstacle>) {
+        for obstacle in obstacles.iter().filter(|obstacle| !self.obstacles.contains(obstacle)) {
+            tracing::warn!(fault = %obstacle, "Docker's engine and the cluster differ");
+        }
+        self.obstacles = obstacles;
+    }
+}
+
+/// Prefixes that the host has routes to.
+async fn routed() -> Result<Vec<IpNet>, String> {
+    let host = Namespace::current().map_err(|fault| explain(&fault))?;
+    let links = Links::open(&host).map_err(|fault| explain(&fault))?;
+    links.routed().await.map_err(|fault| explain(&fault))
+}
+
+/// The network of an engine that is to be this one of the cluster.
+fn request(network: &api::Network) -> api::NetworkCreate {
+    let of = || (NETWORK.to_owned(), network.id.clone());
+    api::NetworkCreate {
+        name: network.name.clone(),
+        driver: PLUGIN.to_owned(),
+        enable_ipv6: network.enable_ipv6,
+        ipam: api::Ipam {
+            driver: PLUGIN.to_owned(),
+            options: Some([of()].into()),
+            config: network.ipam.config.clone(),
+        },
+        options: network.options.clone().into_iter().chain([of()]).collect(),
+        labels: network.labels.clone(),
+        attachable: true,
+        internal: network.internal,
+    }
+}
