@@ -1,12 +1,13 @@
 //! The host's own addresses, and which of them others are told.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::agent::{Advertise, AgentError};
-use super::netlink::Links;
+use super::netlink::{Link, Links};
 
 /// Largest IP packet assumed where the interface does not say, octets (Ethernet).
 const DEFAULT_MTU: u16 = 1500;
@@ -37,7 +38,12 @@ struct Own {
 pub(crate) async fn find(advertise: &Advertise) -> Result<Underlay, AgentError> {
     let links = Links::here().map_err(|fault| AgentError::Start(fault.to_string()))?;
     let default = links.default_route_link().await.ok().flatten();
-    let Own { interface, address, .. } = choose(advertise, &own_addresses()?, default.as_deref())?;
+    let mut own = own_addresses()?;
+    if *advertise == Advertise::Default {
+        let inner = inner_bridges(&links.list().await.unwrap_or_default());
+        own.retain(|own| !inner.contains(&own.interface));
+    }
+    let Own { interface, address, .. } = choose(advertise, &own, default.as_deref())?;
     let link = links.find(&interface).await.ok().flatten();
     // What is larger than any IP packet carries all of them.
     let mtu = link.map_or(DEFAULT_MTU, |link| u16::try_from(link.mtu).unwrap_or(u16::MAX));
@@ -63,6 +69,14 @@ fn own_addresses() -> Result<Vec<Own>, AgentError> {
         Some(Own { interface: entry.interface_name, address: ip, loopback })
     });
     Ok(own.collect())
+}
+
+/// Bridges that lead to no other host: all their ports are containers' and virtual machines'. Ours and Docker's are.
+fn inner_bridges(links: &[Link]) -> BTreeSet<String> {
+    let outer = |link: &&Link| !["veth", "tun"].contains(&link.kind.as_str());
+    let outer: BTreeSet<_> = links.iter().filter(outer).filter_map(|link| link.controller).collect();
+    let inner = |link: &&Link| link.kind == "bridge" && !outer.contains(&link.index);
+    links.iter().filter(inner).map(|link| link.name.clone()).collect()
 }
 
 /// Picks the address; IPv4 before IPv6, in the kernel's order.
@@ -158,6 +172,26 @@ mod tests {
         assert!(refused.contains("192.0.2.1 (eth0), 172.17.0.1 (docker0)"), "{refused}");
         assert!(chosen("", &host(&[("lo", "127.0.0.1")]), None).is_err());
         assert_eq!(chosen("", &host(&[("lo", "::1"), ("e", "2001:db8::1")]), None), Ok("2001:db8::1".into()));
+    }
+
+    #[test]
+    fn a_bridge_of_containers_leads_to_no_other_host() {
+        let link = |index, name: &str, kind: &str, controller| Link {
+            index,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            controller,
+            ..Link::default()
+        };
+        let links = [
+            link(2, "eth0", "", Some(5)),
+            link(3, "veth0", "veth", Some(4)),
+            link(4, "docker0", "bridge", None),
+            link(5, "br0", "bridge", None),
+            link(6, "tap0", "tun", Some(5)),
+            link(7, "weft_gwbridge", "bridge", None),
+        ];
+        assert_eq!(inner_bridges(&links), ["docker0".to_owned(), "weft_gwbridge".to_owned()].into());
     }
 
     #[test]

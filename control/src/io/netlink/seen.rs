@@ -16,7 +16,7 @@ use super::{PortOptions, children};
 use crate::driver::macvlan::Mode;
 
 /// One link as the kernel shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
     /// Number of the link in its namespace.
     pub index: u32,
@@ -64,20 +64,8 @@ pub struct Ipv6Settings {
 pub(super) fn link(message: LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
-        mac: MacAddr::default(),
-        mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
-        running: false,
-        kind: String::new(),
-        controller: None,
-        port: None,
-        group: 0,
-        parent: None,
-        vxlan_port: None,
-        mode: None,
-        arp_notify: None,
-        ipv6: None,
+        ..Link::default()
     };
     for attribute in message.attributes {
         match attribute {
