@@ -1,4 +1,5 @@
-//! Three containers as hosts: `docker-compose.test.yml` brought up, used, half stopped, and taken down again.
+//! Three containers as hosts: `docker-compose.test.yml` brought up, used, cut apart, killed, restarted one by one under
+//! a client, and taken down again.
 //! Uses the engine that answers, else starts one of its own beside everything. Needs root and Docker; without
 //! them it fails, or with `WEFT_ALLOW_SKIP=1` says that it was skipped.
 
@@ -22,47 +23,88 @@ use wait::{eventually, until};
 const HOSTS: [&str; 3] = ["a", "b", "c"];
 
 #[test]
-fn three_containers_form_a_cluster_carry_an_overlay_and_take_a_host_back() {
+fn three_containers_carry_an_overlay_through_a_partition_a_lost_host_and_a_rolling_restart() {
     let Some(engine) = Engine::find() else { return };
     let stack = Stack::up(&engine);
     HOSTS.iter().for_each(|host| stack.meets(host, 3));
+    stack.an_overlay_joins_all_hosts();
+    stack.a_partition_is_survived_and_healed();
+    stack.a_killed_host_is_missed_and_taken_back();
+    stack.a_client_is_served_during_a_rolling_restart();
+}
 
-    stack.weft(
-        "a",
-        &[
-            "network",
-            "create",
-            "-d",
-            "overlay",
-            "--ipv6",
-            "--subnet",
-            "10.7.0.0/24",
-            "--subnet",
-            "2001:db8:7::/64",
-            "blue",
-        ],
-    );
-    for host in HOSTS {
-        until("the network is known", || stack.call(host, &["network", "inspect", "blue"]).status.success());
-        stack.weft(host, &["sandbox", "create", &format!("box-{host}")]);
-        stack.weft(host, &["network", "connect", "blue", &format!("box-{host}")]);
+impl Stack<'_> {
+    fn an_overlay_joins_all_hosts(&self) {
+        let subnets = ["--subnet", "10.7.0.0/24", "--ipv6", "--subnet", "2001:db8:7::/64"];
+        self.weft("a", &[&["network", "create", "-d", "overlay"], &subnets[..], &["blue"]].concat());
+        for host in HOSTS {
+            until("the network is known", || {
+                self.call(host, &["network", "inspect", "blue"]).status.success()
+            });
+            self.attach(host, "box");
+        }
+        self.all_see(&["box-a", "box-b", "box-c"]);
+        for from in HOSTS {
+            HOSTS.iter().for_each(|to| self.reaches(from, "box", to));
+        }
+        self.carries_tcp("a", "b");
+        self.carries_tcp("b", "a");
     }
-    HOSTS.iter().for_each(|host| stack.sees(host, &["box-a", "box-b", "box-c"]));
-    for from in HOSTS {
-        HOSTS.iter().for_each(|to| stack.reaches(from, to));
-    }
-    stack.carries_tcp("a", "b");
-    stack.carries_tcp("b", "a");
 
-    stack.compose(&["stop", "c"]);
-    stack.meets("a", 2);
-    stack.reaches("a", "b");
-    stack.compose(&["start", "c"]);
-    HOSTS.iter().for_each(|host| stack.meets(host, 3));
-    // a stopped container takes its namespaces with it as a reboot does; its agent makes them again
-    HOSTS.iter().for_each(|host| stack.sees(host, &["box-a", "box-b", "box-c"]));
-    stack.reaches("c", "a");
-    stack.reaches("b", "c");
+    /// Both sides of a cut go on, each hands out addresses, and nothing was handed out twice.
+    fn a_partition_is_survived_and_healed(&self) {
+        let (underlay, c) = (format!("{}_underlay", self.project), &self.containers["c"]);
+        self.docker(&["network", "disconnect", &underlay, c]);
+        self.meets("a", 2);
+        // it keeps the address it had: that of its own bridges would lead to nobody
+        self.meets("c", 1);
+        self.reaches("a", "box", "b");
+        self.silent("a", "c");
+        ["a", "c"].into_iter().for_each(|side| self.attach(side, "cut"));
+        assert_ne!(self.address("a", "cut", "IPAddress"), self.address("c", "cut", "IPAddress"));
+
+        self.docker(&["network", "connect", "--alias", "c", &underlay, c]);
+        HOSTS.iter().for_each(|host| self.meets(host, 3));
+        self.all_see(&["box-a", "box-b", "box-c", "cut-a", "cut-c"]);
+        self.reaches("c", "cut", "a");
+        self.reaches("b", "cut", "c");
+        ["a", "c"].into_iter().for_each(|side| drop(self.weft(side, &["rm", &format!("cut-{side}")])));
+    }
+
+    fn a_killed_host_is_missed_and_taken_back(&self) {
+        self.docker(&["kill", &self.containers["c"]]);
+        self.meets("a", 2);
+        self.reaches("a", "box", "b");
+        self.docker(&["start", &self.containers["c"]]);
+        HOSTS.iter().for_each(|host| self.meets(host, 3));
+        // a stopped container takes its namespaces with it as a reboot does; its agent makes them again
+        self.all_see(&["box-a", "box-b", "box-c"]);
+        self.reaches("c", "box", "a");
+        self.reaches("b", "box", "c");
+    }
+
+    /// A server on every host is published there; whoever asks the hosts in turn always gets an answer.
+    fn a_client_is_served_during_a_rolling_restart(&self) {
+        for host in HOSTS {
+            let publish =
+                ["run", "-d", "--name", &format!("web-{host}"), "--network", "blue", "-p", "8080:8080"];
+            self.weft(host, &[&publish[..], &["--", "httpd", "-f", "-p", "8080", "-h", "/etc"]].concat());
+        }
+        HOSTS.iter().for_each(|host| until("the client is served", || self.serves(host)));
+        for host in HOSTS {
+            let others = || HOSTS.iter().filter(|other| **other != host);
+            self.docker(&["stop", "-t", "20", &self.containers[host]]);
+            others().for_each(|other| assert!(self.serves(other), "{other} serves while {host} is stopped"));
+            self.docker(&["start", &self.containers[host]]);
+            HOSTS.iter().for_each(|host| self.meets(host, 3));
+            others().for_each(|other| assert!(self.serves(other), "{other} serves after {host} is back"));
+            until("its command starts again", || {
+                self.call(host, &["start", &format!("web-{host}")]).status.success()
+            });
+            until("the client is served", || self.serves(host));
+        }
+        self.reaches("a", "box", "c");
+    }
 }
 
 #[test]
@@ -89,7 +131,7 @@ impl<'e> Stack<'e> {
         let recipe = file().with_file_name("tests/compose/image.sh");
         succeeds(engine.command(&recipe.to_string_lossy()).arg(env!("CARGO_BIN_EXE_weft")).arg(&stack.image));
         stack.compose(&["up", "-d"]);
-        for host in HOSTS {
+        for host in HOSTS.into_iter().chain(["client"]) {
             let id = stack.compose(&["ps", "-q", host]).trim().to_owned();
             stack.containers.insert(host.to_owned(), id);
         }
@@ -106,6 +148,31 @@ impl<'e> Stack<'e> {
         let mut command = self.engine.command(program);
         command.args(first).arg("-p").arg(&self.project).arg("-f").arg(file()).env("WEFT_IMAGE", &self.image);
         command
+    }
+
+    /// Asks the engine for something, which it must do.
+    fn docker(&self, arguments: &[&str]) -> String {
+        succeeds(self.engine.command("docker").args(arguments))
+    }
+
+    /// Whether the client gets the page that `host` publishes at its present address.
+    fn serves(&self, host: &str) -> bool {
+        let template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let address = self.docker(&["inspect", "--format", template, &self.containers[host]]);
+        // a busybox without libc's plug-ins cannot look names up, and its wget dies of it
+        let ask =
+            format!("printf 'GET /nsswitch.conf HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {} 8080", address.trim());
+        let mut command = self.engine.command("docker");
+        command.args(["exec", &self.containers["client"], "/bin/sh", "-c", &ask]);
+        let page = command.stdin(Stdio::null()).output();
+        page.is_ok_and(|page| String::from_utf8_lossy(&page.stdout).contains("hosts: files"))
+    }
+
+    /// Makes the sandbox `NAME-HOST` on a host, in the network.
+    fn attach(&self, host: &str, name: &str) {
+        let name = format!("{name}-{host}");
+        self.weft(host, &["sandbox", "create", &name]);
+        self.weft(host, &["network", "connect", "blue", &name]);
     }
 
     /// Calls the binary in a host, past Compose, whose own `exec` takes a second or two.
@@ -137,6 +204,11 @@ impl<'e> Stack<'e> {
         });
     }
 
+    /// Waits until every host sees exactly these endpoints.
+    fn all_see(&self, endpoints: &[&str]) {
+        HOSTS.iter().for_each(|host| self.sees(host, endpoints));
+    }
+
     /// Waits until `host` sees exactly these endpoints, all of them where they answer.
     fn sees(&self, host: &str, endpoints: &[&str]) {
         eventually(&format!("{host} sees {endpoints:?}"), || {
@@ -152,28 +224,38 @@ impl<'e> Stack<'e> {
         });
     }
 
-    fn address(&self, host: &str, field: &str) -> String {
-        let name = format!("box-{host}");
-        let sandbox = self.json(host, &["sandbox", "inspect", &name]).expect("a sandbox");
+    fn address(&self, host: &str, name: &str, field: &str) -> String {
+        let sandbox = self.json(host, &["sandbox", "inspect", &format!("{name}-{host}")]).expect("a sandbox");
         sandbox[0]["NetworkSettings"]["Networks"]["blue"][field].as_str().expect("an address").to_owned()
     }
 
-    /// Waits until the sandbox of `from` gets answers from that of `to`, over IPv4 and IPv6.
-    fn reaches(&self, from: &str, to: &str) {
+    /// Waits until the box of `from` gets answers from the sandbox of this name on `to`, over IPv4 and IPv6.
+    fn reaches(&self, from: &str, name: &str, to: &str) {
         for field in ["IPAddress", "GlobalIPv6Address"] {
-            let address = self.address(to, field);
-            let ping =
-                ["sandbox", "exec", &format!("box-{from}"), "--", "ping", "-c", "1", "-W", "2", &address];
+            let address = self.address(to, name, field);
             eventually(&format!("{from} reaches {address} on {to}"), || {
-                let answer = self.call(from, &ping);
+                let answer = self.ping(from, &address);
                 if answer.status.success() { Ok(()) } else { Err(format!("{answer:?}")) }
             });
         }
     }
 
+    /// Makes sure that the box of `from` gets no answer from that of `to`.
+    fn silent(&self, from: &str, to: &str) {
+        let answer = self.ping(from, &self.address(to, "box", "IPAddress"));
+        assert!(!answer.status.success(), "{to} answers {from}: {answer:?}");
+    }
+
+    fn ping(&self, from: &str, address: &str) -> Output {
+        self.call(
+            from,
+            &["sandbox", "exec", &format!("box-{from}"), "--", "ping", "-c", "1", "-W", "2", address],
+        )
+    }
+
     /// Moves octets by iperf3 from one host's sandbox to another's.
     fn carries_tcp(&self, from: &str, to: &str) {
-        let address = self.address(to, "IPAddress");
+        let address = self.address(to, "box", "IPAddress");
         let boxed = |host: &str| format!("box-{host}");
         self.weft(to, &["sandbox", "exec", &boxed(to), "--", "iperf3", "--server", "--one-off", "--daemon"]);
         let client =
