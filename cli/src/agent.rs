@@ -15,6 +15,7 @@ use crate::config;
 use crate::failure::Outcome;
 use crate::hardening;
 use crate::output::{Screen, escape};
+use crate::watchdog;
 
 /// Runs the agent until it is told to stop.
 pub(crate) fn perform(args: &AgentArgs, socket: Option<&Path>, screen: &mut Screen) -> Outcome {
@@ -63,9 +64,12 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
 fn announce(report: &ReadyReport, screen: &mut Screen) {
     let _ = screen.line(&escape(&ready_line(report)));
     notify(NotifyState::Ready);
+    if let Err(error) = watchdog::feed(&report.socket) {
+        tracing::warn!(%error, "cannot feed systemd's watchdog");
+    }
 }
 
-fn notify(state: NotifyState<'_>) {
+pub(crate) fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
     }

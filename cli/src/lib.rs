@@ -37,6 +37,7 @@ mod surroundings;
 mod sys;
 pub mod traffic;
 mod verbs;
+mod watchdog;
 
 /// Parses the command line, does what it says, and tells the exit status.
 #[must_use]
@@ -73,6 +74,7 @@ fn perform(cli: &Cli, screen: &mut Screen) -> Outcome {
         Verb::Rm(args) => verbs::sandbox::remove(args, &client()?, screen),
         Verb::Inspect(args) => verbs::sandbox::inspect(args, &client()?, screen),
         Verb::Completion { shell } => complete(*shell),
+        Verb::Man { directory } => Ok(clap_mangen::generate_to(Cli::command(), directory)?),
         Verb::Supervise => supervise::perform(&client()?),
         Verb::Keys(verb) => verbs::keys::perform(verb, &client()?, screen),
         Verb::Status(args) => verbs::node::status(args, &client()?, screen),

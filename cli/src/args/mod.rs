@@ -115,6 +115,12 @@ Examples:
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// Write manual pages of every verb into a directory (used to make packages)
+    #[command(hide = true)]
+    Man {
+        /// Directory
+        directory: PathBuf,
+    },
     /// Watch over a command in the background (used by 'run -d' and 'start')
     #[command(hide = true)]
     Supervise,
