@@ -79,13 +79,13 @@ pub(crate) struct MeasureArgs {
     /// TCP streams at once, measured after a single one
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) streams: u16,
-    /// Payloads of UDP datagrams, octets
+    /// Sizes of the UDP load's IP packets, octets
     #[arg(
         long,
         value_name = "OCTETS",
         value_delimiter = ',',
         default_values = ["64", "256", "1400"],
-        value_parser = clap::value_parser!(u16).range(8..=1472)
+        value_parser = clap::value_parser!(u16).range(56..=9000)
     )]
     pub(crate) sizes: Vec<u16>,
     /// Turns of each measure

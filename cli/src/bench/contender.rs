@@ -26,8 +26,9 @@ pub(super) struct Contender {
     pub(super) cipher: Option<&'static str>,
     from: Station,
     to: Box<dyn End>,
-    /// Processes that carry the traffic, if they are not the rig's.
+    /// Programs of others that carry the traffic, and their version.
     _tunnels: Vec<Tunnel>,
+    version: Option<String>,
 }
 
 impl Contender {
@@ -37,21 +38,21 @@ impl Contender {
         from: Station,
         to: impl End + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), cipher, from, to: Box::new(to), _tunnels: Vec::new() }
+        Self { name: name.to_owned(), cipher, from, to: Box::new(to), _tunnels: Vec::new(), version: None }
     }
 
     fn between(name: &str, cipher: Option<&'static str>, [from, to]: [Station; 2]) -> Self {
         Self::new(name, cipher, from, to)
     }
 
-    /// What carries the traffic, to live as long.
-    pub(super) fn carried_by(self, tunnels: Vec<Tunnel>) -> Self {
-        Self { _tunnels: tunnels, ..self }
+    /// Carried by programs of this version, which live as long.
+    pub(super) fn carried_by(self, tunnels: Vec<Tunnel>, version: String) -> Self {
+        Self { _tunnels: tunnels, version: Some(version), ..self }
     }
 
     /// It, as a report names it.
     pub(super) fn shown(&self) -> ContenderShown {
-        ContenderShown { name: self.name.clone(), cipher: self.cipher }
+        ContenderShown { name: self.name.clone(), cipher: self.cipher, version: self.version.clone() }
     }
 
     /// Its ends.

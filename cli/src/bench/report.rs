@@ -50,6 +50,18 @@ pub(super) struct ContenderShown {
     /// Absent in clear.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cipher: Option<&'static str>,
+    /// Of a program of somebody else's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
+}
+
+impl ContenderShown {
+    /// Name, version and cipher, as far as there are.
+    pub(super) fn title(&self) -> String {
+        let version = self.version.iter().map(|version| format!(" {version}"));
+        let cipher = self.cipher.iter().map(|cipher| format!(" ({cipher})"));
+        std::iter::once(self.name.clone()).chain(version).chain(cipher).collect()
+    }
 }
 
 /// One kind of figures.

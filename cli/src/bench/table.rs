@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::contender::KERNEL;
-use super::report::{Measured, Place, Report, Sweep, middle};
+use super::report::{ContenderShown, Measured, Place, Report, Sweep, middle};
 use crate::output::{Colour, Screen, Table, escape};
 
 /// Prints everything.
@@ -42,10 +42,7 @@ fn print_place(place: &Place, screen: &mut Screen) -> Result<()> {
 }
 
 fn names(place: &Place) -> impl Iterator<Item = String> + '_ {
-    place.contenders.iter().map(|contender| match contender.cipher {
-        Some(cipher) => format!("{} ({cipher})", contender.name),
-        None => contender.name.clone(),
-    })
+    place.contenders.iter().map(ContenderShown::title)
 }
 
 fn measures(place: &Place) -> Table {

@@ -28,8 +28,8 @@ fn everything_is_measured_unless_parts_are_named() {
     assert_eq!(all[..2], [Step::Tcp(1), Step::Tcp(4)]);
     assert_eq!(all[2..5], [Step::Sweep(64), Step::Sweep(256), Step::Sweep(1400)]);
     assert_eq!(all[8..], [Step::Latency, Step::Load(4)]);
-    let some = steps("weft bench --self --only load,tcp,flood --streams 1 --sizes 9,1472").list;
-    assert_eq!(some, [Step::Tcp(1), Step::Flood(9), Step::Flood(1472), Step::Load(1)]);
+    let some = steps("weft bench --self --only load,tcp,flood --streams 1 --sizes 56,9000").list;
+    assert_eq!(some, [Step::Tcp(1), Step::Flood(56), Step::Flood(9000), Step::Load(1)]);
 }
 
 #[test]
@@ -60,6 +60,7 @@ fn json_has_the_documented_shape() {
     assert_eq!(place["Name"], "veth");
     assert_eq!(place["Contenders"][0], json!({ "Name": "weft-sealed", "Cipher": "AES-256-GCM" }));
     assert_eq!(place["Contenders"][1], json!({ "Name": "kernel-vxlan" }));
+    assert_eq!(place["Contenders"][2]["Version"], "v1");
     let measure = &place["Measures"][0];
     for (key, expected) in
         [("Name", "tcp-1"), ("Label", "TCP, 1 stream"), ("Unit", "Gbit/s"), ("Better", "more")]
@@ -115,6 +116,7 @@ fn the_table_shows_medians_their_spread_and_the_ratio_to_the_kernel() {
     for part in [
         "2.00 (1.00–3.00) 0.50×",
         "weft-sealed (AES-256-GCM)",
+        "wireguard-go v1 (ChaCha20-Poly1305)",
         "weft-sealed / wireguard-go",
         "49.0, 2.0 % lost",
     ] {
@@ -132,7 +134,11 @@ fn shown(name: &str) -> ContenderShown {
         "wireguard-go" => Some("ChaCha20-Poly1305"),
         _ => None,
     };
-    ContenderShown { name: name.to_owned(), cipher }
+    ContenderShown {
+        name: name.to_owned(),
+        cipher,
+        version: (name == "wireguard-go").then(|| "v1".to_owned()),
+    }
 }
 
 /// Three turns, each contender twice as fast as the one before.

@@ -155,7 +155,14 @@ pub(super) fn contender(name: ContenderName, rig: &Rig) -> Result<Contender> {
     join(far, near, &runtime)?;
     let [near, far] = peers.map(|peer| Station::new(peer.sandbox, peer.address, None, None));
     let contender = Contender::new(implementation.name, Some("ChaCha20-Poly1305"), near, far);
-    Ok(contender.carried_by(tunnels))
+    Ok(contender.carried_by(tunnels, version(implementation.program)))
+}
+
+/// What a program says of itself: the last word of its first line.
+fn version(program: &str) -> String {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    said.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("of no version").to_owned()
 }
 
 fn peer<'r>(

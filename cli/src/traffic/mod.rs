@@ -29,7 +29,7 @@ pub use station::Station;
 pub use tcp::{Throughput, drain, drain_all, pump, pump_all};
 pub use udp::{Arrivals, Departures, UdpLoad, count_arrivals, send_load};
 
-/// Payload of the smallest datagrams measured, octets.
+/// Smallest IP packets of a load, and payload of what is sent back and forth, octets.
 pub const UDP_SIZE: usize = 64;
 /// Buffers of UDP sockets, octets: room for some 20 ms of small datagrams at 500,000 per second.
 const SOCKET_BUFFER: usize = 8 << 20;

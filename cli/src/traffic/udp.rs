@@ -5,7 +5,7 @@
 //! sender reaches.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ const MAX_SIZE: usize = 2048;
 /// What to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UdpLoad {
-    /// Payload, octets; at least 8.
+    /// IP packet, octets; of smaller ones than hold 8 octets of payload those.
     pub size: usize,
     /// Datagrams per second; 0 = as many as go.
     pub rate: u64,
@@ -70,7 +70,8 @@ pub struct Arrivals {
 /// # Errors
 /// The kernel's, except that it has no room or that the far end has no listener.
 pub fn send_load(socket: &UdpSocket, load: UdpLoad) -> io::Result<Departures> {
-    let mut datagrams = vec![vec![0; load.size.max(8)]; BATCH];
+    let payload = load.size.saturating_sub(headers(socket.local_addr()?)).max(8);
+    let mut datagrams = vec![vec![0; payload]; BATCH];
     let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
     let (mut sent, mut refused) = (0u64, 0);
     let start = Instant::now();
@@ -91,13 +92,18 @@ pub fn send_load(socket: &UdpSocket, load: UdpLoad) -> io::Result<Departures> {
         }
     }
     let time = start.elapsed();
-    say_farewell(socket, datagrams[0].len());
+    say_farewell(socket, payload);
     Ok(Departures { sent, refused, seconds: time.as_secs_f64(), rate: per_second(sent, time) })
 }
 
+/// Octets of an IP header (RFC 791, RFC 8200) and a UDP header (RFC 768).
+fn headers(local: SocketAddr) -> usize {
+    if local.is_ipv4() { 20 + 8 } else { 40 + 8 }
+}
+
 /// Where all of it is lost the sink ends by the silence.
-fn say_farewell(socket: &UdpSocket, size: usize) {
-    let mut datagram = vec![0; size];
+fn say_farewell(socket: &UdpSocket, payload: usize) {
+    let mut datagram = vec![0; payload];
     datagram[..8].copy_from_slice(&END.to_be_bytes());
     for _ in 0..FAREWELLS {
         thread::sleep(FAREWELL_PAUSE);
