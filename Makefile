@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export RUST_TEST_THREADS ?= $(shell nproc | awk '{print $$1 < 4 ? 4 : $$1}')
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test bench bench-peers lint fmt deny build setup-demo setup-test setup-bench setup-peers clean
+.PHONY: help demo test bench bench-peers bench-swarm lint fmt deny build setup-demo setup-test setup-bench setup-peers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,10 @@ bench: setup-bench ## weft beside the kernel's VXLAN (plot: target/bench.svg), D
 bench-peers: setup-bench setup-peers ## weft sealed beside WireGuard in userspace, by Debian's wireguard-go
 	cargo build --release --locked
 	$(ROOT) target/release/weft bench --self --contender weft-sealed,kernel-vxlan,wireguard-go
+
+bench-swarm: setup-bench ## weft as Docker's driver beside Swarm's overlay, on two hosts with an engine each
+	cargo build --release --locked
+	$(ROOT) benches/swarm/run.sh
 
 lint: deny ## format, clippy, docs, purity of the cores, dependencies
 	cargo fmt --all --check
