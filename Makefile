@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export RUST_TEST_THREADS ?= $(shell nproc | awk '{print $$1 < 4 ? 4 : $$1}')
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test bench bench-peers bench-swarm lint fmt deny build setup-demo setup-test setup-bench setup-peers clean
+.PHONY: help demo test bench bench-peers bench-swarm lint fmt deny build deb image setup-demo setup-test setup-bench setup-peers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,12 @@ fmt: ## format the tree
 
 build: ## the binary, optimised: target/release/weft
 	cargo build --release --locked
+
+deb: ## a Debian package: target/debian/weft_*.deb (wants cargo-deb)
+	packaging/deb
+
+image: build ## a container image of the agent, weft:latest, in the Docker engine that answers
+	packaging/image target/release/weft weft:latest
 
 setup-demo:
 	@.ci/setup build demo

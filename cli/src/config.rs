@@ -26,9 +26,11 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
 const DEFAULT_RUN_DIR: &str = "/run/weft";
 const DEFAULT_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where engines look first.
-const DEFAULT_PLUGIN_DIR: &str = "/run/docker/plugins";
+pub(crate) const DEFAULT_PLUGIN_DIR: &str = "/run/docker/plugins";
 /// Name of the join token in a directory of systemd credentials (`LoadCredential=weft.token:…`, systemd.exec(5)).
 const CREDENTIAL: &str = "weft.token";
+/// Where Docker's engine usually answers.
+pub(crate) const USUAL_ENGINE: &str = "/var/run/docker.sock";
 /// Most packet workers without being asked for: more only pays with as many receive queues on the NIC.
 const MAX_DEFAULT_WORKERS: usize = 8;
 
@@ -157,6 +159,8 @@ pub(crate) struct Layout {
     pub(crate) data_port: u16,
     /// UDP and TCP port of its gossip.
     pub(crate) gossip_port: u16,
+    /// Docker's engine and its plugins, where something was said about them.
+    pub(crate) docker: DockerConfig,
 }
 
 /// Puts together what `weft doctor` looks at.
@@ -167,8 +171,13 @@ pub(crate) fn layout(args: &DoctorArgs) -> Result<Layout> {
     let file = read_file(args.place.config.as_deref())?;
     let advertise = args.advertise.clone().or_else(|| file.advertise.clone()).unwrap_or_default();
     let ports = (args.data_port.or(file.data_port), args.gossip_port.or(file.gossip_port));
+    let docker = docker(
+        args.docker.clone().or_else(|| file.docker.clone()),
+        args.docker_plugin_dir.clone().or_else(|| file.docker_plugin_dir.clone()),
+    )?;
     let (state_dir, run_dir) = directories(&args.place, file);
     Ok(Layout {
+        docker,
         state_dir,
         run_dir,
         advertise: advertise.parse().unwrap_or_default(),

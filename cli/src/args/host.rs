@@ -39,24 +39,12 @@ pub(crate) struct DoctorArgs {
     /// UDP and TCP port of gossip, where no agent runs [default: 7946]
     #[arg(long, env = "WEFT_GOSSIP_PORT", hide_env_values = true, value_name = "PORT")]
     pub(crate) gossip_port: Option<u16>,
-    /// Socket of Docker's engine
-    #[arg(
-        long,
-        env = "WEFT_DOCKER",
-        hide_env_values = true,
-        value_name = "unix://PATH",
-        default_value = "unix:///var/run/docker.sock"
-    )]
-    pub(crate) docker: String,
-    /// Where Docker's engine looks for plugins
-    #[arg(
-        long,
-        env = "WEFT_DOCKER_PLUGIN_DIR",
-        hide_env_values = true,
-        value_name = "DIR",
-        default_value = "/run/docker/plugins"
-    )]
-    pub(crate) docker_plugin_dir: PathBuf,
+    /// Socket of Docker's engine [default: the agent's, else unix:///var/run/docker.sock]
+    #[arg(long, env = "WEFT_DOCKER", hide_env_values = true, value_name = "unix://PATH")]
+    pub(crate) docker: Option<String>,
+    /// Where Docker's engine looks for plugins [default: /run/docker/plugins]
+    #[arg(long, env = "WEFT_DOCKER_PLUGIN_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(crate) docker_plugin_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
 }

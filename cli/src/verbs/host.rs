@@ -57,7 +57,7 @@ pub(crate) fn doctor(args: &DoctorArgs, socket: Option<&Path>, screen: &mut Scre
 }
 
 fn scope(args: &DoctorArgs, socket: Option<&Path>) -> Outcome<Scope> {
-    let Layout { state_dir, run_dir, advertise, data_port, gossip_port } = config::layout(args)?;
+    let Layout { state_dir, run_dir, advertise, data_port, gossip_port, docker } = config::layout(args)?;
     let socket = socket.map_or_else(|| run_dir.join("weft.sock"), PathBuf::from);
     Ok(Scope {
         version: env!("CARGO_PKG_VERSION"),
@@ -68,8 +68,8 @@ fn scope(args: &DoctorArgs, socket: Option<&Path>) -> Outcome<Scope> {
         gossip_port,
         state_dir,
         run_dir,
-        engine: args.docker.strip_prefix("unix://").unwrap_or(&args.docker).into(),
-        plugin_dir: args.docker_plugin_dir.clone(),
+        engine: docker.engine.unwrap_or_else(|| config::USUAL_ENGINE.into()),
+        plugin_dir: docker.plugin_dir.unwrap_or_else(|| config::DEFAULT_PLUGIN_DIR.into()),
         clock_kept: sys::clock_is_kept(),
     })
 }
