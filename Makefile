@@ -22,6 +22,7 @@ bench: setup-bench ## weft beside the kernel's VXLAN (plot: target/bench.svg), D
 	$(ROOT) target/release/weft bench --self --plot target/bench.svg
 	$(ROOT) cargo bench --locked -p weft --bench attach --bench bridge
 	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench fdb --bench offload --bench seal
+	cargo run --release --manifest-path benches/ciphers/Cargo.toml -- --bench
 	cargo run --release --manifest-path benches/gossip/Cargo.toml
 
 bench-peers: setup-bench setup-peers ## weft sealed beside WireGuard in userspace, by Debian's wireguard-go
