@@ -103,6 +103,7 @@ fn two_sandboxes_are_measured_in_the_network_they_share_and_others_are_refused_w
     assert!(a.refused(1, &["bench", "nobody", "web"]).contains("nobody"));
     assert!(a.refused(1, &["bench", "web", "db", "--network", "red"]).contains("weft network connect red"));
     assert!(a.refused(2, &["bench", "web", "web"]).contains("two sandboxes"));
+    assert!(a.refused(2, &["bench", "web", "db", "--plot", "/nowhere/x.svg"]).contains("/nowhere/x.svg"));
     for name in ["web", "db"] {
         a.ok(&["network", "connect", "red", name]);
     }

@@ -6,13 +6,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 
 use crate::args::BenchArgs;
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::Interrupted;
-use crate::output::Screen;
+use crate::output::{Screen, escape};
 use report::{Report, Settings};
 use steps::Steps;
 
@@ -43,6 +43,7 @@ pub(crate) fn perform(
     if let Some(sandbox) = &args.serve {
         return between::serve(sandbox, client()?, screen);
     }
+    args.plot.as_deref().map_or(Ok(()), check_place)?;
     let steps = Steps::new(&args.measures);
     let mut report = Report::new(Environment::read()?, Settings::new(&args.measures));
     let measured = match args.sandboxes.as_slice() {
@@ -57,22 +58,28 @@ pub(crate) fn perform(
 }
 
 fn show(report: &Report, args: &BenchArgs, screen: &mut Screen) -> Outcome {
-    if let Some(file) = &args.plot {
-        write(file, &plot::draw(report))?;
-    }
     if args.json {
         screen.json(report)?;
     } else {
         table::print(report, screen)?;
     }
+    if let Some(file) = &args.plot {
+        let drawn = plot::draw(report);
+        std::fs::write(file, drawn).with_context(|| format!("write the plot {}", file.display()))?;
+    }
     for fault in &report.faults {
-        screen.complain(&format!("weft: {fault}"));
+        screen.complain(&format!("weft: {}", escape(fault)));
     }
     if report.faults.is_empty() { Ok(()) } else { Err(Failure::Exit(1)) }
 }
 
-fn write(file: &Path, text: &str) -> Result<()> {
-    std::fs::write(file, text).with_context(|| format!("write the plot {}", file.display()))
+/// Looks whether there will be a place for the plot, before minutes are spent on it.
+fn check_place(file: &Path) -> Outcome {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if directory.is_dir() && !file.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("--plot {} is no file that could be written", file.display())))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::figures::{Better, Figure, Metric};
 use crate::args::{MeasureArgs, Part};
@@ -149,6 +149,7 @@ fn tcp(ends: &Ends<'_>, streams: usize, time: Duration) -> Result<Vec<Figure>> {
     let before = ProcessorTime::now()?;
     let throughput = ends.tcp(streams, time)?;
     let spent = ProcessorTime::now()? - before;
+    ensure!(throughput.octets > 0, "nothing arrived");
     let gigabytes = throughput.octets as f64 / 1e9;
     let (name, label) = (format!("tcp-{streams}"), Step::Tcp(streams).label());
     let metric = |suffix: &str, words: &str, unit, better| {

@@ -43,10 +43,10 @@ impl Delivery {
         self.arrivals.received as f64 / self.departures.seconds
     }
 
-    /// The part of what was sent that did not arrive.
+    /// The part of what was sent that did not arrive; none where a far end says that more arrived.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        1.0 - self.arrivals.received as f64 / self.departures.sent.max(1) as f64
+        (1.0 - self.arrivals.received as f64 / self.departures.sent.max(1) as f64).max(0.0)
     }
 }
 
