@@ -27,6 +27,8 @@ mod command_line;
 mod dns;
 #[path = "netns/docker.rs"]
 mod docker;
+#[path = "netns/docker_everywhere.rs"]
+mod docker_everywhere;
 #[path = "netns/docker_host.rs"]
 mod docker_host;
 #[path = "netns/docker_plugin.rs"]

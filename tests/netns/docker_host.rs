@@ -177,7 +177,6 @@ impl<'h> Engine<'h> {
     }
 
     /// Ends the engine as an operator does, and its containers with it.
-    #[expect(dead_code, reason = "for tests of whoever watches the engine")]
     pub(crate) fn stop(&mut self) {
         let Some(mut daemon) = self.daemon.take() else { return };
         if let Ok(pid) = i32::try_from(daemon.id()) {

@@ -61,6 +61,9 @@ pub struct EngineIpam {
     /// Subnets.
     #[serde(deserialize_with = "nullable")]
     pub config: Vec<IpamConfig>,
+    /// Options of the address manager.
+    #[serde(deserialize_with = "nullable")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// A container in a network.

@@ -211,7 +211,7 @@ impl Seen<'_> {
 
 /// Which weft network a network of the engine says it is.
 fn said(network: &EngineNetwork) -> Option<NetworkId> {
-    let text = network.options.get(NETWORK)?;
+    let text = network.ipam.options.get(NETWORK).or_else(|| network.options.get(NETWORK))?;
     NetworkId::from_long(text)
 }
 
@@ -240,8 +240,9 @@ mod tests {
     }
 
     fn saying(digit: char, name: &str, network: NetworkId) -> EngineNetwork {
-        let options = [(NETWORK.to_owned(), network.long())].into();
-        EngineNetwork { options, ..in_engine(digit, name, PLUGIN) }
+        let mut saying = in_engine(digit, name, PLUGIN);
+        saying.ipam.options = [(NETWORK.to_owned(), network.long())].into();
+        saying
     }
 
     /// What there is, as it can be borrowed from.

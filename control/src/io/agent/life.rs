@@ -464,8 +464,10 @@ impl Agent {
         self.node.follow_resolver();
         self.node.note_traffic();
         self.node.settle_engine();
-        if self.ticks.is_multiple_of(AUDIT_EVERY) {
+        if self.node.doubts_engine() || self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.watcher.iter().for_each(Watcher::look_again);
+        }
+        if self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.node.audit();
         }
         if self.ticks.is_multiple_of(RENEW_EVERY) {

@@ -19,7 +19,7 @@ use crate::io::namespace::Namespace;
 use crate::io::netlink::Links;
 use crate::io::server::explain;
 use crate::model::NetworkId;
-use crate::network::LOCAL_POOLS;
+use crate::network::{ADDRESSES, LOCAL_POOLS};
 
 /// How long something must have been so that it is no moment of somebody's change.
 const LASTING: Duration = Duration::from_secs(5);
@@ -76,6 +76,11 @@ impl Engine {
         self.networks.iter().flatten().map(|network| network.id.clone()).collect()
     }
 
+    /// Whether another look will show what has been missing for a while.
+    fn is_doubted(&self) -> bool {
+        self.networks.is_some() && !self.missing.is_empty()
+    }
+
     /// Notes what is missing now, and tells what was for a while.
     pub(super) fn note_missing(&mut self, missing: BTreeSet<DockerId>) -> Vec<DockerId> {
         let since = |id: DockerId| (id.clone(), self.missing.get(&id).copied().unwrap_or_else(now));
@@ -95,6 +100,11 @@ impl Node {
     /// What an operator should look at.
     pub(super) fn engine_warnings(&self) -> Vec<String> {
         self.engine.iter().flat_map(Engine::warnings).collect()
+    }
+
+    /// Whether the engine is to be looked at again soon.
+    pub(crate) fn doubts_engine(&self) -> bool {
+        self.engine.as_ref().is_some_and(Engine::is_doubted)
     }
 
     /// Takes in what a look at the engine has shown.
@@ -300,17 +310,19 @@ async fn routed() -> Result<Vec<IpNet>, String> {
 
 /// The network of an engine that is to be this one of the cluster.
 fn request(network: &api::Network) -> api::NetworkCreate {
-    let of = || (NETWORK.to_owned(), network.id.clone());
+    let mut options = network.options.clone();
+    // Of the others' making: here weft gives the addresses.
+    options.remove(ADDRESSES);
     api::NetworkCreate {
         name: network.name.clone(),
         driver: PLUGIN.to_owned(),
         enable_ipv6: network.enable_ipv6,
         ipam: api::Ipam {
             driver: PLUGIN.to_owned(),
-            options: Some([of()].into()),
+            options: Some([(NETWORK.to_owned(), network.id.clone())].into()),
             config: network.ipam.config.clone(),
         },
-        options: network.options.clone().into_iter().chain([of()]).collect(),
+        options,
         labels: network.labels.clone(),
         attachable: true,
         internal: network.internal,

@@ -49,7 +49,7 @@ impl Node {
         answer(reply, done());
     }
 
-    fn admit_docker_network(&self, call: &CreateNetwork) -> Result<Binding, Refusal> {
+    fn admit_docker_network(&mut self, call: &CreateNetwork) -> Result<Binding, Refusal> {
         if self.docker.bindings.networks().count() >= MAX_NETWORKS {
             return Err(refused(format!("this agent serves {MAX_NETWORKS} networks of Docker already")));
         }
@@ -57,6 +57,9 @@ impl Node {
         match &wish.kind {
             Kind::Known(network) => self.known_network(network, &wish).map(Binding::Bound),
             Kind::Overlay => {
+                if let Some(network) = self.network_of_pools(&wish) {
+                    return Ok(Binding::Bound(network));
+                }
                 let told = Told { name: call.network.short().to_owned(), ..Told::default() };
                 NetworkWish::parse(wish.request(&told)).map_err(refused)?;
                 let used = self.subnets_for_docker();
@@ -68,6 +71,21 @@ impl Node {
             }
             Kind::Local(_) => Ok(Binding::Pending(wish)),
         }
+    }
+
+    /// The network of weft that the engine has named when it asked for these pools, which are no others' then. So a
+    /// network needs no driver option that says which it is, and has those of its maker on every host.
+    fn network_of_pools(&mut self, wish: &Wish) -> Option<NetworkId> {
+        let prefixes: Vec<IpNet> = wish.prefixes().collect();
+        let to_come = prefixes.iter().any(|prefix| self.docker.pools.has(now(), *prefix));
+        if wish.is_engine_addressed() || prefixes.is_empty() || to_come {
+            return None;
+        }
+        let has = |id: &NetworkId| {
+            let subnets = self.cluster.subnets_of(*id);
+            prefixes.iter().all(|prefix| subnets.contains(prefix))
+        };
+        self.cluster.names().into_keys().find(has)
     }
 
     /// Subnets of the cluster's networks, and of those that are to be.
