@@ -173,7 +173,18 @@ impl<'h> Engine<'h> {
         if let Some(mut daemon) = self.daemon.take() {
             let _ = daemon.kill();
             let _ = daemon.wait();
+            self.wait_for_containerd();
         }
+    }
+
+    /// Waits for the end of what dies with the daemon; another one would take it for alive.
+    fn wait_for_containerd(&self) {
+        let file = format!("/proc/{}/root/run/docker/x/containerd/containerd.pid", self.keeper.id());
+        let pid = std::fs::read_to_string(file).unwrap_or_default();
+        let process = PathBuf::from("/proc").join(if pid.is_empty() { "none" } else { pid.trim() });
+        let _ = std::iter::repeat_with(|| std::thread::sleep(std::time::Duration::from_millis(10)))
+            .take(500)
+            .find(|()| !process.exists());
     }
 
     /// Ends the engine as an operator does, and its containers with it.

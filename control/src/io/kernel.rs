@@ -3,7 +3,7 @@
 //! Lives on a thread of its own: namespaces and links take the kernel milliseconds, and gossip must not wait. Nothing
 //! is kept open between plans, so a namespace ends when its pin goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -300,6 +300,14 @@ impl Kernel {
             }
         }
         Ok(observed)
+    }
+
+    /// Names of the links in a namespace, or nothing where there is no such namespace.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub(crate) fn link_names(&mut self, at: Place) -> Result<BTreeSet<String>, KernelError> {
+        Ok(self.links(at)?.unwrap_or_default().into_keys().collect())
     }
 
     /// Fails where the kernel has no such children.

@@ -16,7 +16,9 @@ use super::namespace::Pins;
 use super::node::Node;
 use super::server::explain;
 use crate::driver::overlay::{Wanted, pieces};
-use crate::driver::{End, Piece, Scope, SeenLink, WantedEndpoint, bridge, far_name, free_interface, macvlan};
+use crate::driver::{
+    End, Piece, Scope, SeenLink, WantedEndpoint, bridge, far_name, free_interface, macvlan, port_name,
+};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::plan::{Failure, Place, Plan, Step, run};
 
@@ -284,6 +286,18 @@ impl Bench {
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+    }
+
+    /// Those of the endpoints whose near end is gone from its place; none where the kernel does not answer.
+    pub(crate) fn lost_ends(&mut self, ends: &[(EndpointId, Place)]) -> BTreeSet<EndpointId> {
+        let mut lost = BTreeSet::new();
+        let places: BTreeSet<Place> = ends.iter().map(|(_, at)| *at).collect();
+        for at in places {
+            let Ok(there) = self.kernel.link_names(at) else { continue };
+            let gone = |(id, place): &&(EndpointId, Place)| *place == at && !there.contains(&port_name(*id));
+            lost.extend(ends.iter().filter(gone).map(|(id, _)| *id));
+        }
+        lost
     }
 
     /// Forgets the name picked for an endpoint.

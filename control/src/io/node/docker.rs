@@ -17,6 +17,7 @@ use crate::storage::Write;
 
 mod endpoints;
 mod ipam;
+mod lost;
 mod networks;
 
 /// Longest a call waits for the name of its network.
@@ -87,7 +88,9 @@ impl Node {
     pub(super) fn docker_call(&mut self, call: Call, reply: Reply) {
         match call {
             Call::CreateNetwork(call) => self.create_docker_network(&call, reply),
-            Call::DeleteNetwork(call) => self.delete_docker_network(&call.network, reply),
+            Call::DeleteNetwork(call) => {
+                self.forget_lost_endpoints(move |node| node.delete_docker_network(&call.network, reply));
+            }
             Call::CreateEndpoint(call) => self.create_docker_endpoint(call, reply),
             Call::DeleteEndpoint(call) => self.delete_docker_endpoint(&call, reply),
             Call::Join(call) => self.join_docker_endpoint(&call, reply),
@@ -100,7 +103,7 @@ impl Node {
                 let outcome = self.release_pool(&call.pool);
                 answer(reply, outcome);
             }
-            Call::RequestAddress(call) => self.request_address(call, reply),
+            Call::RequestAddress(call) => self.request_address(call, 0, reply),
             Call::ReleaseAddress(call) => {
                 let outcome = self.release_address(&call);
                 answer(reply, outcome);

@@ -26,10 +26,15 @@ impl Node {
     /// Brings back what was there before the agent ended, however it ended; [`Node::recovered`] tells when.
     pub(crate) fn recover(&mut self) {
         let sandboxes: Vec<_> = self.sandboxes.iter().cloned().collect();
+        let handed = self.handed_over();
         self.worker.hand(move |bench| {
             let lost: Vec<_> =
                 sandboxes.iter().filter(|sandbox| !comes_back(bench, sandbox)).map(|s| s.id).collect();
-            move |node: &mut Self| node.recover_networks(&lost)
+            let ends = bench.lost_ends(&handed);
+            move |node: &mut Self| {
+                node.forget_lost(&ends);
+                node.recover_networks(&lost);
+            }
         });
     }
 
@@ -166,6 +171,7 @@ impl Node {
         self.look_for_obstacles();
         self.audit_bridges();
         self.sweep_idle_endpoints();
+        self.forget_lost_endpoints(|_| {});
         self.settle_all_routes();
         self.settle_dhcp();
         self.sweep_pins(networks);

@@ -1,10 +1,8 @@
 //! Endpoints of containers: promised, made for the engine to take, taken back.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 
 use super::super::{Node, Reply, answer, now, wall};
 use super::networks::Standing;
@@ -19,8 +17,6 @@ use crate::names::Wishes;
 use crate::network::{Attach, Lease, NetworkError};
 use crate::sandbox::{Origin, Sandbox, save};
 
-/// Longest that an endpoint is in no container.
-const IDLE: Duration = Duration::from_secs(120);
 /// What names of interfaces in containers begin with.
 const PREFIX: &str = "eth";
 
@@ -50,6 +46,7 @@ impl Node {
             Err(refusal) => return answer(reply, Err(refusal)),
         };
         let sandbox = wish.sandbox;
+        self.forget_forgotten(&call, &wish);
         if let Some(lease) = self.lease_of(sandbox) {
             return answer(reply, well(&created(&call.interface, &lease)));
         }
@@ -180,7 +177,7 @@ impl Node {
         }
     }
 
-    fn lease_of(&self, sandbox: SandboxId) -> Option<Lease> {
+    pub(super) fn lease_of(&self, sandbox: SandboxId) -> Option<Lease> {
         self.own_endpoints().find(|own| own.sandbox == sandbox).map(|own| own.lease)
     }
 
@@ -340,53 +337,6 @@ impl Node {
             Some(DockerEndpoint { endpoint, network, sandbox_key: known.sandbox_key.clone() })
         };
         self.docker.bindings.endpoints().filter_map(known).collect()
-    }
-
-    /// Forgets an endpoint that has an address and is in no container.
-    pub(super) fn forget_idle_endpoint(&mut self, network: NetworkId, ip: std::net::IpAddr) {
-        let known = self.docker.bindings.endpoints().find(|(id, _)| {
-            let has =
-                |lease: Lease| lease.network == network && lease.addresses.iter().any(|net| net.addr() == ip);
-            self.is_idle(id) && self.lease_of(id.sandbox()).is_some_and(has)
-        });
-        if let Some(id) = known.map(|(id, _)| id.clone()) {
-            self.forget_docker_endpoint(&id);
-        }
-    }
-
-    /// Whether an endpoint is in no container, nor about to be.
-    fn is_idle(&self, id: &DockerId) -> bool {
-        let sandbox = self.sandboxes.get(id.sandbox());
-        let fresh = self.lease_of(id.sandbox()).is_some_and(|lease| self.fresh.contains(&lease.endpoint));
-        let leasing = self.docker.leasing.values().any(|leasing| leasing.endpoint == *id);
-        !fresh && !leasing && sandbox.is_none_or(|sandbox| sandbox.interfaces.is_empty())
-    }
-
-    /// Forgets endpoints that have been in no container for long: engines put them in one at once, and remove them when
-    /// they leave it, but for those whose call broke off.
-    pub(in crate::io::node) fn sweep_idle_endpoints(&mut self) {
-        let known = self.docker.bindings.endpoints().map(|(id, _)| id);
-        let idle: Vec<DockerId> = known.filter(|id| self.is_idle(id)).cloned().collect();
-        let present = now();
-        let before = std::mem::take(&mut self.docker.idle);
-        for id in idle {
-            let since = before.get(&id).copied().unwrap_or(present);
-            if present - since >= IDLE {
-                tracing::info!(docker = id.short(), "an endpoint of Docker in no container is given up");
-                self.forget_docker_endpoint(&id);
-            } else {
-                self.docker.idle.insert(id, since);
-            }
-        }
-    }
-
-    /// Forgets endpoints that were written down, and to which nothing was promised before the agent ended.
-    pub(in crate::io::node) fn sweep_docker(&mut self) {
-        let known = self.docker.bindings.endpoints().map(|(id, _)| id);
-        let empty: Vec<_> = known.filter(|id| self.lease_of(id.sandbox()).is_none()).cloned().collect();
-        for endpoint in empty {
-            self.forget_docker_endpoint(&endpoint);
-        }
     }
 }
 

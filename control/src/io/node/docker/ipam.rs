@@ -1,6 +1,7 @@
 //! weft as Docker's address manager: pools, and addresses of endpoints to come.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::json;
@@ -13,6 +14,11 @@ use crate::docker::{Binding, DockerId, NETWORK, PoolError, PoolId};
 use crate::io::server::{Answer, Refusal};
 use crate::model::NetworkId;
 use crate::network::{NetworkError, overlap};
+
+/// Looks at whether a container is gone whose address is asked for again.
+const LOOKS: u32 = 4;
+/// Time between the first and the second; each is longer than the one before.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whose a pool is.
 enum Owner {
@@ -89,11 +95,15 @@ impl Node {
     }
 
     /// Gives an address of a pool: one of the network itself, or one that is held for an endpoint.
-    pub(super) fn request_address(&mut self, call: RequestAddress, reply: Reply) {
+    pub(super) fn request_address(&mut self, call: RequestAddress, turn: u32, reply: Reply) {
         match self.find_address(&call) {
             Ok(Found::Own(address)) => answer(reply, address),
             Ok(Found::Later(network)) => self.park(network, Call::RequestAddress(call), reply),
             Ok(Found::Free(network, subnet, ip)) => {
+                let holder = ip.and_then(|ip| self.docker_holder(network, ip));
+                if holder.is_some() && turn < LOOKS {
+                    return self.look_again(call, turn + 1, reply);
+                }
                 match self.cluster.hold(now(), network, subnet, ip) {
                     Ok(ticket) => drop(self.docker.holding.insert(ticket, reply)),
                     Err(fault) => answer(reply, Err(fault.into())),
@@ -102,6 +112,18 @@ impl Node {
             }
             Err(refusal) => answer(reply, Err(refusal)),
         }
+    }
+
+    /// Looks whether a container whose address is asked for again is gone, for which the kernel takes its time.
+    fn look_again(&mut self, call: RequestAddress, turn: u32, reply: Reply) {
+        let done = self.worker.done();
+        self.forget_lost_endpoints(move |_| {
+            tokio::spawn(async move {
+                tokio::time::sleep(PAUSE * (turn - 1)).await;
+                // The loop may have ended.
+                let _ = done.send(Box::new(move |node: &mut Self| node.request_address(call, turn, reply)));
+            });
+        });
     }
 
     fn find_address(&mut self, call: &RequestAddress) -> Result<Found, Refusal> {
