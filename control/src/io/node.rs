@@ -290,7 +290,10 @@ impl Node {
                 ClusterEvent::Held { ticket, result } => self.address_held(ticket, result),
                 ClusterEvent::SegmentChanged(network) => self.segment_changed(network),
                 ClusterEvent::PeerChanged(change) => self.dataplane.apply(change),
-                ClusterEvent::NetworkAdded(network) => tracing::info!(%network, "network known"),
+                ClusterEvent::NetworkAdded(network) => {
+                    tracing::info!(%network, "network known");
+                    self.doubt_engine();
+                }
                 ClusterEvent::NetworkRemoved { network, endpoints } => {
                     self.network_removed(network, &endpoints);
                 }
@@ -305,6 +308,7 @@ impl Node {
 
     fn network_removed(&mut self, network: NetworkId, endpoints: &[EndpointId]) {
         tracing::info!(%network, "network removed");
+        self.doubt_engine();
         for endpoint in endpoints {
             self.forget_interface(*endpoint);
         }

@@ -463,7 +463,7 @@ impl Agent {
         self.node.settle_parked();
         self.node.follow_resolver();
         self.node.note_traffic();
-        self.node.settle_engine();
+        self.node.doubt_engine();
         if self.node.doubts_engine() || self.ticks.is_multiple_of(AUDIT_EVERY) {
             self.watcher.iter().for_each(Watcher::look_again);
         }

@@ -13,7 +13,7 @@ use super::{Node, now};
 use crate::api;
 use crate::docker::engine::{Container, EngineNetwork, GATEWAY, MakeNetwork, PLUGIN};
 use crate::docker::settle::{Named, Obstacle, Seen, Step, settle};
-use crate::docker::{DockerId, NETWORK, Told};
+use crate::docker::{Bindings, DockerId, NETWORK, Told};
 use crate::io::docker::{Client, News};
 use crate::io::namespace::Namespace;
 use crate::io::netlink::Links;
@@ -34,6 +34,8 @@ pub(crate) struct Engine {
     /// Containers in networks of weft's, by id.
     containers: BTreeMap<String, Container>,
     away: Option<String>,
+    /// Whether something has changed since it was last compared with the cluster.
+    stale: bool,
     obstacles: Vec<Obstacle>,
     under_way: BTreeSet<Step>,
     /// Steps that were taken, until a look shows what came of them.
@@ -53,6 +55,7 @@ impl Engine {
             networks: None,
             containers: BTreeMap::new(),
             away: None,
+            stale: true,
             obstacles: Vec::new(),
             under_way: BTreeSet::new(),
             taken: BTreeSet::new(),
@@ -102,6 +105,13 @@ impl Node {
         self.engine.iter().flat_map(Engine::warnings).collect()
     }
 
+    /// Something has changed that the engine is to have.
+    pub(crate) fn doubt_engine(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.stale = true;
+        }
+    }
+
     /// Whether the engine is to be looked at again soon.
     pub(crate) fn doubts_engine(&self) -> bool {
         self.engine.as_ref().is_some_and(Engine::is_doubted)
@@ -135,39 +145,23 @@ impl Node {
             News::Attached(attached) => self.name_attached(&attached),
             News::Gone(container) => drop(engine.containers.remove(&container)),
         }
-        self.settle_engine();
+        self.doubt_engine();
         self.drain_cluster();
     }
 
-    /// Does what is to be done so that the engine has the cluster's networks.
-    pub(crate) fn settle_engine(&mut self) {
-        let Some(engine) = &mut self.engine else { return };
+    /// Does what is to be done so that the engine has the cluster's networks, where something has changed.
+    pub(super) fn settle_engine(&mut self) {
+        let Some(engine) = self.engine.as_mut().filter(|engine| engine.stale) else { return };
+        engine.stale = false;
+        let bindings = self.docker.bindings();
+        let fleeting = engine.fleeting(bindings);
         let Some(networks) = &engine.networks else { return };
-        let present = now();
-        let known: BTreeSet<DockerId> =
-            networks.iter().filter_map(|network| network.id.parse().ok()).collect();
-        let unbound = known.into_iter().filter(|id| self.docker.bindings().network(id).is_none());
-        let since = |id: DockerId| (id.clone(), engine.unbound.get(&id).copied().unwrap_or(present));
-        engine.unbound = unbound.map(since).collect();
-        let fleeting = engine.unbound.iter().filter(|(_, since)| **since + LASTING > present);
-        let fleeting = fleeting.map(|(id, _)| id.clone()).collect();
         let named = |(id, name)| (id, Named { name, subnets: self.cluster.subnets_of(id) });
         let cluster = self.cluster.names().into_iter().map(named).collect();
         let local = self.local.names().map(|(id, _)| id).collect();
-        let bindings = self.docker.bindings();
-        let (steps, obstacles) = settle(Seen {
-            engine: networks,
-            bindings,
-            cluster: &cluster,
-            local: &local,
-            fleeting: &fleeting,
-        });
+        let seen = Seen { engine: networks, bindings, cluster: &cluster, local: &local, fleeting: &fleeting };
+        let (steps, obstacles) = settle(seen);
         engine.failed.retain(|step, _| steps.contains(step));
-        let due = |step: &Step| {
-            let rests = engine.failed.get(step).is_some_and(|(_, at)| *at + AGAIN > present);
-            !rests && !engine.under_way.contains(step) && !engine.taken.contains(step)
-        };
-        let steps: Vec<Step> = steps.into_iter().filter(due).collect();
         engine.note(obstacles);
         for step in steps {
             self.take_step(step);
@@ -187,6 +181,9 @@ impl Node {
     }
 
     fn take_step(&mut self, step: Step) {
+        if !self.engine.as_ref().is_some_and(|engine| engine.is_due(&step)) {
+            return;
+        }
         let outcome = match &step {
             Step::Name { docker } => self.name_network(docker),
             Step::Bind { docker, network } => self.bind_docker_network(docker, *network),
@@ -285,6 +282,23 @@ impl Node {
 }
 
 impl Engine {
+    /// Networks of the engine that are not known here, and were a moment ago for all that is known.
+    fn fleeting(&mut self, bindings: &Bindings) -> BTreeSet<DockerId> {
+        let networks = self.networks.iter().flatten();
+        let known = networks.filter_map(|network| network.id.parse::<DockerId>().ok());
+        let unbound = known.filter(|id| bindings.network(id).is_none());
+        let since = |id: DockerId| (id.clone(), self.unbound.get(&id).copied().unwrap_or_else(now));
+        self.unbound = unbound.map(since).collect();
+        let fleeting = self.unbound.iter().filter(|(_, since)| since.elapsed() < LASTING);
+        fleeting.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether a step is to be taken now: it is not under way, its outcome was seen, and it has not failed just now.
+    fn is_due(&self, step: &Step) -> bool {
+        let rests = self.failed.get(step).is_some_and(|(_, at)| at.elapsed() < AGAIN);
+        !rests && !self.under_way.contains(step) && !self.taken.contains(step)
+    }
+
     fn is_away(&mut self, fault: String) {
         self.networks = None;
         if self.away.as_ref() != Some(&fault) {
