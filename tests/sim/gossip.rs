@@ -332,6 +332,21 @@ fn renumbered_node_keeps_its_identity() {
 }
 
 #[test]
+fn node_renumbered_to_where_nobody_is_sees_the_others_dead_and_comes_back() {
+    let mut network = cluster(4, 17);
+    network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");
+    let others: Vec<_> = (0..3).map(addr).collect();
+    network.readdress(addr(3), addr(33));
+    network.partition(&[addr(33)], &others);
+    network.with(addr(33), |node, now| node.gossip.set_advertise(now, addr(33)));
+    network.run_for(Duration::from_secs(30));
+    let lost = network.node(addr(33)).expect("runs");
+    assert!((0..3).all(|other| knows_dead(lost, id(other))), "it does not take them for alive");
+    network.heal();
+    assert!(network.run_until(Duration::from_secs(60), |network| agree(network, 4)).is_some());
+}
+
+#[test]
 fn goodbye_is_not_a_death() {
     let mut network = cluster(4, 16);
     network.run_until(Duration::from_secs(30), |network| agree(network, 4)).expect("agreed");

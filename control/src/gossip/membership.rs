@@ -212,7 +212,12 @@ impl Membership {
 
     /// Spreads the news that `us` is another than before: a new address, or a return from the dead.
     pub(crate) fn become_peer(&mut self, now: Instant, us: Peer, effects: &mut Effects) {
-        self.interact(now, effects, |foca, effects| foca.change_identity(us, effects).is_ok());
+        self.interact(now, effects, |foca, effects| {
+            // The engine stops probing then, until somebody is heard of: whoever moved to where nobody is would never
+            // learn it. Applying nothing has it go on.
+            foca.change_identity(us, &mut *effects).is_ok()
+                && foca.apply_many(std::iter::empty(), false, effects).is_ok()
+        });
     }
 
     /// Answers a suspicion of this node: a higher incarnation, to some members and to who raised it.
