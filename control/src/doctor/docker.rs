@@ -38,6 +38,8 @@ pub enum Plugin {
         /// Why.
         fault: String,
     },
+    /// This process may not ask it, or not even look for it, at this path.
+    Forbidden(String),
     /// It implements these.
     Answers(Vec<String>),
 }
@@ -90,6 +92,7 @@ pub(super) fn plugin(facts: &Facts) -> Finding {
             .because("'docker network create -d weft' does not find weft")
             .remedy("run the agent with --docker, in the mount namespace of the engine, and before it"),
         Plugin::Absent(socket) => Finding::ok(CHECK, format!("not served (no {socket})")),
+        Plugin::Forbidden(socket) => Finding::ok(CHECK, format!("asking at {socket} takes root")),
         Plugin::Silent { socket, fault } => Finding::problem(CHECK, format!("{socket}: {fault}"))
             .because("Docker waits for a plugin that does not answer, also when it starts")
             .remedy(format!("start the agent, or remove {socket}")),

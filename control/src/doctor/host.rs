@@ -36,6 +36,8 @@ pub enum Tun {
     Untried,
     /// There is no `/dev/net/tun`.
     Missing,
+    /// This process may not open it.
+    Forbidden,
     /// Something else, in words.
     Fails(String),
 }
@@ -99,7 +101,7 @@ pub(super) fn kernel(kernel: &Kernel) -> Finding {
     Finding::ok(CHECK, format!("{release}, with all that full speed takes"))
 }
 
-pub(super) fn tun(tun: &Tun) -> Finding {
+pub(super) fn tun(tun: &Tun, root: bool) -> Finding {
     const CHECK: &str = "TAP devices";
     let why = "every overlay network enters and leaves a host by a TAP";
     match tun {
@@ -108,6 +110,10 @@ pub(super) fn tun(tun: &Tun) -> Finding {
         Tun::Missing => Finding::problem(CHECK, "there is no /dev/net/tun")
             .because(why)
             .remedy("'modprobe tun'; in a container: --device /dev/net/tun"),
+        Tun::Forbidden if !root => Finding::ok(CHECK, "there is a /dev/net/tun; opening it takes root"),
+        Tun::Forbidden => Finding::problem(CHECK, "/dev/net/tun may not be opened")
+            .because(why)
+            .remedy("in a container: --device /dev/net/tun; in a systemd unit: DeviceAllow=/dev/net/tun rw"),
         Tun::Fails(fault) => Finding::problem(CHECK, fault.clone())
             .because(why)
             .remedy("'modprobe tun'; in a container: --device /dev/net/tun and --cap-add NET_ADMIN"),

@@ -142,7 +142,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     findings.extend(said_by_agent(facts));
     findings.push(host::privileges(facts));
     findings.push(host::kernel(&facts.kernel));
-    findings.push(host::tun(&facts.tun));
+    findings.push(host::tun(&facts.tun, facts.privileges.root));
     findings.push(host::nft(&facts.nft));
     findings.extend(host::bridge_filtering(facts.bridge_filtering));
     findings.push(host::clock(facts.clock_kept));

@@ -122,6 +122,10 @@ fn without_root_the_rest_is_still_looked_at() {
     let facts =
         Facts { privileges, tun: Tun::Untried, nft: Nft::Untried("nftables".to_owned()), ..with_agent() };
     only(&facts, State::Warning, &["not run as root"]);
+    let plugin = Plugin::Forbidden("/run/docker/plugins/weft.sock".to_owned());
+    let facts = Facts { tun: Tun::Forbidden, plugin, ..facts };
+    only(&facts, State::Warning, &["not run as root"]);
+    only(&Facts { tun: Tun::Forbidden, ..with_agent() }, State::Problem, &["--device", "DeviceAllow"]);
 }
 
 #[test]

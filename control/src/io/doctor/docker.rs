@@ -39,6 +39,7 @@ pub(super) fn plugin(directory: &Path) -> Plugin {
         return Plugin::Absent(path);
     }
     match ask(&socket, "POST", "/Plugin.Activate") {
+        Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => Plugin::Forbidden(path),
         Err(fault) => Plugin::Silent { socket: path, fault: fault.to_string() },
         Ok(answer) => {
             let drivers = answer["Implements"].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -1,6 +1,7 @@
 //! The host itself: privileges, kernel, TAP, nftables, sysctls.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use caps::{CapSet, Capability};
@@ -47,6 +48,7 @@ pub(super) fn tun(driver: Result<(), TapError>) -> Tun {
         Ok(()) => Tun::Untried,
         // ENOENT: no such file; ENODEV, ENXIO: no such driver behind it.
         Err(TapError::Open(fault)) if matches!(fault.raw_os_error(), Some(2 | 6 | 19)) => Tun::Missing,
+        Err(TapError::Open(fault)) if fault.kind() == io::ErrorKind::PermissionDenied => Tun::Forbidden,
         Err(fault) => Tun::Fails(explain(&fault)),
     }
 }
