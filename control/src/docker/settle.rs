@@ -172,12 +172,17 @@ impl Seen<'_> {
             Some(Binding::Bound(id)) if self.exists(*id) => Verdict::Well,
             Some(Binding::Bound(_)) => Verdict::Do(Step::Remove { docker }),
             None if self.fleeting.contains(&docker) => Verdict::Well,
-            None => match said(network) {
+            None => match said(network).or_else(|| self.made_of(&docker)) {
                 Some(id) if self.exists(id) => Verdict::Do(Step::Bind { docker, network: id }),
                 Some(_) => Verdict::Do(Step::Remove { docker }),
                 None => Verdict::Cannot(Obstacle::Unknown { name: network.name.clone(), docker }),
             },
         }
+    }
+
+    /// The network of the cluster that was made for this one of the engine.
+    fn made_of(&self, docker: &DockerId) -> Option<NetworkId> {
+        Some(docker.network()).filter(|network| self.cluster.contains_key(network))
     }
 
     fn exists(&self, network: NetworkId) -> bool {
@@ -187,7 +192,9 @@ impl Seen<'_> {
     /// Whether the engine has the network, or is getting it.
     fn is_there(&self, network: NetworkId) -> bool {
         let bound = self.bindings.networks().any(|(_, binding)| *binding == Binding::Bound(network));
-        bound || self.engine.iter().any(|other| other.driver == PLUGIN && said(other) == Some(network))
+        let made_for = |other: &EngineNetwork| other.id.parse().ok().and_then(|id| self.made_of(&id));
+        let is = |other: &EngineNetwork| said(other).or_else(|| made_for(other)) == Some(network);
+        bound || self.engine.iter().any(|other| other.driver == PLUGIN && is(other))
     }
 
     /// Subnets that a network of the cluster and one of the engine that is not weft's both have.
@@ -343,6 +350,13 @@ mod tests {
         let known = World::new(&made, &[], &[(APP, "app")]).steps();
         assert_eq!(known, [Step::Bind { docker: id('2'), network: APP }]);
         assert_eq!(World::new(&made, &[], &[]).steps(), [Step::Remove { docker: id('2') }]);
+    }
+
+    #[test]
+    fn a_network_of_the_cluster_that_was_made_for_one_of_the_engine_is_known_again() {
+        let made = id('2').network();
+        let world = World::new(&[in_engine('2', "app", PLUGIN)], &[], &[(made, "app")]);
+        assert_eq!(world.steps(), [Step::Bind { docker: id('2'), network: made }]);
     }
 
     #[test]
