@@ -113,6 +113,12 @@ fn containers_of_two_engines_meet_in_networks_of_weft() {
     eventually("they meet on their host", || a.reaches("one", &a.address_of("two", "here")));
     a.reaches("one", "10.9.0.1").expect("the gateway answers");
     assert!(a.ok("exec one ip route").contains("default via 10.9.0.1"), "out by the bridge");
+    a.ok("network create -d weft -o weft.driver=macvlan -o parent=u0 --subnet 10.11.0.0/24 wire");
+    a.run("three", "--network wire");
+    a.run("four", "--network wire");
+    eventually("children of a link meet", || a.reaches("three", &a.address_of("four", "wire")));
+    a.ok("restart -t 0 four");
+    eventually("again after a restart", || a.reaches("three", &a.address_of("four", "wire")));
     let id = a.inspect("here", "{{.Id}}");
     b.host.refused(1, &["network", "inspect", &id[..32]]);
 

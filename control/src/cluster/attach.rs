@@ -260,6 +260,12 @@ impl Cluster {
         })
     }
 
+    /// Whether somebody on another node that answers has a MAC address.
+    #[must_use]
+    pub fn has_mac(&self, network: NetworkId, mac: MacAddr) -> bool {
+        self.elsewhere(network, mac).is_some()
+    }
+
     /// Who has an address, as far as this node knows.
     #[must_use]
     pub fn holder_of(&self, network: NetworkId, ip: IpAddr) -> Option<String> {

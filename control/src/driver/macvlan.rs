@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::bridge::{Observed, Wanted};
 use super::endpoint::{self, plan_far, plan_settings};
-use super::{Pieces, Scope, SeenLink, Setting, WantedEndpoint, WishError};
+use super::{End, Pieces, Scope, SeenLink, Setting, WantedEndpoint, WishError};
 use crate::model::{EndpointId, NetworkId, NodeId};
 use crate::plan::{Place, Step};
 
@@ -233,6 +233,21 @@ impl WantedNetwork {
         }
     }
 
+    /// A child in the host's namespace, for somebody to move it away. It is made once; wherever it is then is theirs to know.
+    fn plan_handed(&self, me: NodeId, endpoint: &WantedEndpoint, observed: &Observed, steps: &mut Vec<Step>) {
+        let name = endpoint.interface.clone();
+        let there = observed.links.get(&name);
+        if there.is_some_and(|link| self.has(endpoint, link, observed)) {
+            return;
+        }
+        if there.is_some() {
+            steps.push(Step::DeleteLink { at: Place::Host, name: name.clone() });
+        }
+        let (parent, mode, mtu) = (self.parent.name().to_owned(), self.mode, self.mtu);
+        let (at, mac, group) = (Place::Host, endpoint.mac, group(me));
+        steps.push(Step::AddChild { at, name, parent, mode, mac, mtu, group });
+    }
+
     fn plan_child(&self, me: NodeId, endpoint: &WantedEndpoint, observed: &Observed, steps: &mut Vec<Step>) {
         let (at, name) = (Place::Sandbox(endpoint.sandbox), endpoint.interface.clone());
         let there = observed.sandboxes.get(&endpoint.sandbox).and_then(|links| links.get(&name));
@@ -269,7 +284,13 @@ pub(super) fn plan_strays(wanted: &Wanted, observed: &Observed, steps: &mut Vec<
         steps.extend(strays.map(|(name, _)| Step::DeleteLink { at, name: name.clone() }));
     }
     let at = Place::Host;
-    let needed = |name: &str| wanted.children.iter().any(|network| network.parent.name() == name);
+    let is_handed =
+        |end: &WantedEndpoint, name: &str| matches!(end.end, End::Handed { .. }) && end.interface == name;
+    let needed = |name: &str| {
+        wanted.children.iter().any(|network| {
+            network.parent.name() == name || network.endpoints.iter().any(|end| is_handed(end, name))
+        })
+    };
     let ours = observed.links.iter().filter(|(_, link)| link.group == group);
     let strays = ours.filter(|(name, _)| !needed(name));
     steps.extend(strays.map(|(name, _)| Step::DeleteLink { at, name: name.clone() }));
@@ -285,12 +306,13 @@ pub(super) fn plan(wanted: &Wanted, observed: &Observed, focus: Option<EndpointI
             pieces.add(scope, |steps| network.plan_parent(wanted.me, observed, steps));
         }
         let concerned = |endpoint: &&WantedEndpoint| {
-            focus.is_none_or(|focus| focus == endpoint.id)
-                && observed.sandboxes.contains_key(&endpoint.sandbox)
+            focus.is_none_or(|focus| focus == endpoint.id) && endpoint.is_possible(&observed.sandboxes)
         };
         for endpoint in network.endpoints.iter().filter(concerned) {
-            pieces.add(Scope::Endpoint(endpoint.id), |steps| {
-                network.plan_child(wanted.me, endpoint, observed, steps);
+            pieces.add(Scope::Endpoint(endpoint.id), |steps| match endpoint.end {
+                End::Handed { fresh: true } => network.plan_handed(wanted.me, endpoint, observed, steps),
+                End::Handed { fresh: false } => {}
+                _ => network.plan_child(wanted.me, endpoint, observed, steps),
             });
         }
     }

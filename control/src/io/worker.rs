@@ -288,6 +288,57 @@ impl Bench {
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
 
+    /// As [`Bench::settle`], where several interfaces are made to be handed over; tells what failed of which.
+    ///
+    /// # Errors
+    /// What failed of all, in words.
+    pub(crate) fn settle_handed(
+        &mut self,
+        mut wanted: Wanted,
+        fresh: &BTreeSet<EndpointId>,
+    ) -> Result<BTreeMap<EndpointId, String>, String> {
+        for endpoint in wanted.endpoints.iter_mut().filter(|endpoint| fresh.contains(&endpoint.id)) {
+            endpoint.interface = far_name(endpoint.id);
+            endpoint.end = End::Handed { fresh: true };
+            self.picked.insert(endpoint.id, (endpoint.sandbox, endpoint.interface.clone()));
+        }
+        let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
+        let observed = self.kernel.observe(wanted.network, sandboxes, !fresh.is_empty());
+        let observed = observed.map_err(|fault| explain(&fault))?;
+        let mut named = wanted;
+        named.endpoints.iter_mut().filter(|endpoint| endpoint.interface.is_empty()).for_each(|endpoint| {
+            endpoint.interface =
+                self.picked.get(&endpoint.id).map(|(_, name)| name.clone()).unwrap_or_default();
+        });
+        named.endpoints.retain(|endpoint| !endpoint.interface.is_empty());
+        let wanted = named.validate().map_err(|fault| fault.to_string())?;
+        let outcome = self.carry_out_each(&pieces(&wanted, &observed), fresh);
+        self.kernel.close_all();
+        outcome
+    }
+
+    fn carry_out_each(
+        &mut self,
+        pieces: &[Piece],
+        fresh: &BTreeSet<EndpointId>,
+    ) -> Result<BTreeMap<EndpointId, String>, String> {
+        let mut failures = BTreeMap::new();
+        for Piece { scope, plan } in pieces {
+            let Err(failure) = run(plan, &mut self.kernel) else { continue };
+            let failure = word(&failure);
+            match scope {
+                Scope::Endpoint(endpoint) if fresh.contains(endpoint) => {
+                    failures.insert(*endpoint, failure);
+                }
+                Scope::Endpoint(endpoint) => {
+                    tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
+                }
+                Scope::All | Scope::Network(_) => return Err(failure),
+            }
+        }
+        Ok(failures)
+    }
+
     /// Those of the endpoints whose near end is gone from its place; none where the kernel does not answer.
     pub(crate) fn lost_ends(&mut self, ends: &[(EndpointId, Place)]) -> BTreeSet<EndpointId> {
         let mut lost = BTreeSet::new();

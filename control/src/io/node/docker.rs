@@ -12,13 +12,16 @@ use crate::cluster::Ticket;
 use crate::docker::protocol::{Call, Interface};
 use crate::docker::{Bindings, DockerId, PendingPools};
 use crate::io::server::{Answer, Refusal};
-use crate::model::SandboxId;
+use crate::model::{NetworkId, SandboxId};
 use crate::storage::Write;
 
 mod endpoints;
 mod ipam;
 mod lost;
 mod networks;
+mod rounds;
+
+use rounds::Round;
 
 /// Longest a call waits for the name of its network.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -37,6 +40,7 @@ pub(crate) struct Docker {
     parked: Vec<Parked>,
     /// Endpoints in no container, and since when they were seen so.
     idle: BTreeMap<DockerId, Instant>,
+    rounds: BTreeMap<NetworkId, Round>,
     leasing: BTreeMap<Ticket, Leasing>,
     holding: BTreeMap<Ticket, Reply>,
 }

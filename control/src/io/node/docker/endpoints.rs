@@ -1,17 +1,22 @@
 //! Endpoints of containers: promised, made for the engine to take, taken back.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
 use axum::http::StatusCode;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use weft_dataplane::wire::MacAddr;
 
 use super::super::{Node, Reply, answer, now, wall};
 use super::networks::Standing;
+use super::rounds::Joining;
 use super::{Leasing, done, refused, well};
 use crate::cluster::{ClusterError, Ticket};
 use crate::docker::protocol::{Call, CreateEndpoint, EndpointRef, Interface, InterfaceName, Join, Joined};
 use crate::docker::{Bindings, DockerId, Endpoint};
 use crate::io::server::{Answer, Refusal};
 use crate::io::worker::{Purpose, Settled};
+use crate::local::Driver;
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
 use crate::names::Wishes;
 use crate::network::{Attach, Lease, NetworkError};
@@ -72,18 +77,31 @@ impl Node {
             text => Some(text.parse().map_err(|fault| refused(format!("invalid MAC address: {fault}")))?),
         };
         let ip4 = match read_address(address)?.map(|net| net.addr()) {
-            Some(std::net::IpAddr::V4(ip)) => Some(ip),
+            Some(IpAddr::V4(ip)) => Some(ip),
             Some(other) => return Err(refused(format!("invalid IPv4 address {other}"))),
             None => None,
         };
         let ip6 = match read_address(address_ipv6)?.map(|net| net.addr()) {
-            Some(std::net::IpAddr::V6(ip)) => Some(ip),
+            Some(IpAddr::V6(ip)) => Some(ip),
             Some(other) => return Err(refused(format!("invalid IPv6 address {other}"))),
             None => None,
         };
         let name: Name = format!("docker-{}", call.endpoint.short()).parse().map_err(refused)?;
         let (sandbox, aliases) = (call.endpoint.sandbox(), Vec::new());
+        let mac = mac.or_else(|| self.lasting_mac(network, ip4?));
         Ok(Attach { network, sandbox, name, ip4, ip6, mac, aliases })
+    }
+
+    /// The MAC address that goes with an address, as Docker's own drivers have it: whoever remembers the container that had
+    /// it before its restart finds it again. Nothing where somebody has it, or where children have their parent's.
+    fn lasting_mac(&self, network: NetworkId, ip: Ipv4Addr) -> Option<MacAddr> {
+        let [a, b, c, d] = ip.octets();
+        let mac = MacAddr([0x02, 0x42, a, b, c, d]);
+        let of_parent =
+            self.local.definition(network).is_some_and(|network| network.driver == Driver::Ipvlan);
+        let taken = self.own_endpoints().any(|own| own.lease.network == network && own.lease.mac == mac);
+        let taken = taken || self.cluster.has_mac(network, mac);
+        (!of_parent && !taken).then_some(mac)
     }
 
     /// Writes an endpoint down with the sandbox that it is, before anything is promised to it.
@@ -129,7 +147,7 @@ impl Node {
     }
 
     /// Says whose an address is that is taken: the engine has chosen it without knowing.
-    fn explain_taken(&self, network: NetworkId, fixed: &[std::net::IpAddr], fault: ClusterError) -> Refusal {
+    fn explain_taken(&self, network: NetworkId, fixed: &[IpAddr], fault: ClusterError) -> Refusal {
         let taken = matches!(fault, ClusterError::Network(NetworkError::AddressTaken));
         let holder = fixed.iter().find_map(|&ip| Some((ip, self.cluster.holder_of(network, ip)?)));
         match holder.filter(|_| taken) {
@@ -188,20 +206,15 @@ impl Node {
             Ok(lease) => lease,
             Err(refusal) => return answer(reply, Err(refusal)),
         };
-        let (made, joined) = (lease.clone(), self.joined(&lease, sandbox));
-        self.names.doubt();
-        self.settle_names();
-        if self.local.endpoint(lease.endpoint).is_some() {
-            return self.make_local(&lease, sandbox, move |node, outcome| {
-                node.docker_joined(&made, sandbox, outcome, joined, reply);
-            });
+        let joining = Joining { joined: self.joined(&lease, sandbox), lease, sandbox, reply };
+        if self.local.endpoint(joining.lease.endpoint).is_none() {
+            return self.join_next(joining);
         }
-        let fresh = self.begin_interface(&lease, sandbox);
-        self.segment_changed(lease.network);
-        let wanted = self.wanted(lease.network);
-        self.worker.hand(move |bench| {
-            let outcome = bench.settle(wanted, Purpose::Fresh(fresh));
-            move |node: &mut Self| node.docker_joined(&made, sandbox, outcome, joined, reply)
+        let lease = joining.lease.clone();
+        self.make_local(&lease, sandbox, move |node, outcome| {
+            node.docker_joined(joining, outcome);
+            node.settle_firewall();
+            node.drain_cluster();
         });
     }
 
@@ -241,14 +254,10 @@ impl Node {
         }
     }
 
-    fn docker_joined(
-        &mut self,
-        lease: &Lease,
-        sandbox: SandboxId,
-        outcome: Result<Settled, String>,
-        mut joined: Joined,
-        reply: Reply,
-    ) {
+    /// An endpoint has its interface, or none.
+    pub(super) fn docker_joined(&mut self, joining: Joining, outcome: Result<Settled, String>) {
+        let Joining { lease, sandbox, mut joined, reply } = joining;
+        let lease = &lease;
         let outcome = self.keep_interface(lease, sandbox, outcome).and_then(|interface| {
             if self.local.endpoint(lease.endpoint).is_none() {
                 self.cluster.announce(now(), lease.endpoint)?;
@@ -266,8 +275,6 @@ impl Node {
             tracing::info!(endpoint = %lease.endpoint, network = %lease.network, "a container is joined");
         }
         self.names.doubt();
-        self.drain_cluster();
-        self.settle_firewall();
         answer(reply, outcome);
     }
 
@@ -282,11 +289,12 @@ impl Node {
             return answer(reply, Err(refusal));
         }
         self.unmake_interface(lease.endpoint);
-        let errand = self.errands.begin();
-        match self.local.endpoint(lease.endpoint) {
-            Some(_) => self.settle_bridges(Purpose::Removal, Some(errand)),
-            None => self.settle_for(lease.network, Purpose::Removal, Some(errand)),
+        if self.local.endpoint(lease.endpoint).is_none() {
+            self.leave_next(lease.network, reply);
+            return self.drain_cluster();
         }
+        let errand = self.errands.begin();
+        self.settle_bridges(Purpose::Removal, Some(errand));
         self.drain_cluster();
         let text = format!("endpoint {} has left", call.endpoint.short());
         self.answer_after(errand, reply, Answer::Json(StatusCode::OK, b"{}".to_vec()), text);

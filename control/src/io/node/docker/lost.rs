@@ -40,13 +40,15 @@ impl Node {
         self.docker.endpoint_of(holder).cloned()
     }
 
-    /// Near ends of interfaces that containers have, with where they are.
+    /// Near ends of interfaces that containers have, with where they are; children of a link have none.
     pub(in crate::io::node) fn handed_over(&self) -> Vec<(EndpointId, Place)> {
         let handed = self.sandboxes.iter().filter(|sandbox| sandbox.origin == Origin::Docker);
         let handed: BTreeSet<EndpointId> =
             handed.flat_map(|sandbox| sandbox.interfaces.keys().copied()).collect();
         let settled = |own: &OwnEndpoint| {
-            handed.contains(&own.lease.endpoint) && !self.fresh.contains(&own.lease.endpoint)
+            handed.contains(&own.lease.endpoint)
+                && !self.fresh.contains(&own.lease.endpoint)
+                && !self.local.has_parent(own.lease.network)
         };
         let place = |own: OwnEndpoint| match self.local.endpoint(own.lease.endpoint) {
             Some(_) => (own.lease.endpoint, Place::Host),
