@@ -139,9 +139,14 @@ pub fn settle(seen: Seen<'_>) -> (Vec<Step>, Vec<Obstacle>) {
     if !seen.cluster.is_empty() && !seen.engine.iter().any(|network| network.name == GATEWAY) {
         steps.push(Step::Gateway);
     }
-    for (&id, named) in seen.cluster.iter().filter(|(id, _)| !seen.is_there(**id)) {
+    let there = seen.there();
+    let mut by_name: BTreeMap<&str, &EngineNetwork> = BTreeMap::new();
+    for network in seen.engine {
+        by_name.entry(&network.name).or_insert(network);
+    }
+    for (&id, named) in seen.cluster.iter().filter(|(id, _)| !there.contains(id)) {
         let name = &named.name;
-        match seen.engine.iter().find(|network| network.name == *name) {
+        match by_name.get(name.as_str()) {
             Some(other) if seen.is_leaving(other) => {}
             Some(other) => obstacles.push(Obstacle::NameTaken {
                 name: name.clone(),
@@ -189,12 +194,15 @@ impl Seen<'_> {
         self.cluster.contains_key(&network) || self.local.contains(&network)
     }
 
-    /// Whether the engine has the network, or is getting it.
-    fn is_there(&self, network: NetworkId) -> bool {
-        let bound = self.bindings.networks().any(|(_, binding)| *binding == Binding::Bound(network));
+    /// Networks that the engine has, or is getting.
+    fn there(&self) -> BTreeSet<NetworkId> {
+        let bound = self.bindings.networks().filter_map(|(_, binding)| match binding {
+            Binding::Bound(network) => Some(*network),
+            Binding::Pending(_) => None,
+        });
         let made_for = |other: &EngineNetwork| other.id.parse().ok().and_then(|id| self.made_of(&id));
-        let is = |other: &EngineNetwork| said(other).or_else(|| made_for(other)) == Some(network);
-        bound || self.engine.iter().any(|other| other.driver == PLUGIN && is(other))
+        let ours = self.engine.iter().filter(|other| other.driver == PLUGIN);
+        bound.chain(ours.filter_map(|other| said(other).or_else(|| made_for(other)))).collect()
     }
 
     /// Subnets that a network of the cluster and one of the engine that is not weft's both have.

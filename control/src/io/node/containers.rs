@@ -95,7 +95,7 @@ impl Node {
             self.docker_endpoints().into_iter().filter(|endpoint| !endpoint.sandbox_key.is_empty())
         {
             let namespace = PathBuf::from(&endpoint.sandbox_key);
-            let seat = seats.entry(seat_of(&endpoint.sandbox_key)).or_default();
+            let seat = seats.entry(seat_of(&namespace)).or_default();
             seat.namespace = namespace;
             if self.local.definition(endpoint.network).is_none_or(Definition::has_names) {
                 seat.networks.push(endpoint.network);
@@ -117,21 +117,34 @@ impl Node {
         });
     }
 
+    /// Looks again for a namespace that was not found yet: now a process that is in it may be known.
+    pub(super) fn find_again(&mut self, namespace: PathBuf) {
+        let seat = seat_of(&namespace);
+        if self.names.is_opening(seat) {
+            self.open_container(seat, namespace);
+        } else if self.names.has_failed() {
+            self.retry_names();
+        }
+    }
+
     fn container_found(&mut self, seat: SandboxId, found: Result<Namespace, String>) {
+        // It has left meanwhile, or was found another way.
+        if !self.names.is_opening(seat) {
+            return;
+        }
         match found {
-            Ok(namespace) if self.names.is_opening(seat) => {
+            Ok(namespace) => {
+                self.names.keep_container(seat, &namespace);
                 self.order_names(seat, (namespace, Beside::Engine));
             }
-            // It has left meanwhile.
-            Ok(_) => {}
             Err(fault) => self.names_opened(seat, Err(fault)),
         }
     }
 }
 
 /// What stands for a container among sandboxes. Paths are unique on a host.
-fn seat_of(sandbox_key: &str) -> SandboxId {
-    let digest: [u8; 32] = Sha256::digest(sandbox_key.as_bytes()).into();
+fn seat_of(namespace: &Path) -> SandboxId {
+    let digest: [u8; 32] = Sha256::digest(namespace.as_os_str().as_encoded_bytes()).into();
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     SandboxId(id)

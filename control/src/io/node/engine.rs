@@ -4,7 +4,7 @@
 //! away meanwhile. What is asked of the engine is asked by tasks of their own: the loop never waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -25,6 +25,9 @@ use crate::network::{ADDRESSES, LOCAL_POOLS};
 const LASTING: Duration = Duration::from_secs(5);
 /// When a step that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
+
+/// Networks that the engine is asked to make at a time.
+const MAKES: usize = 8;
 
 /// What the loop knows of the engine.
 pub(crate) struct Engine {
@@ -134,13 +137,11 @@ impl Node {
             News::Running(containers) => engine.containers.retain(|id, _| containers.contains(id)),
             News::Container(container) => {
                 self.name_container(&container);
+                let namespace = PathBuf::from(&container.network_settings.sandbox_key);
                 if let Some(engine) = &mut self.engine {
                     engine.containers.insert(container.id.clone(), container);
                 }
-                // Its process is a second way to its namespace.
-                if self.names.has_failed() {
-                    self.retry_names();
-                }
+                self.find_again(namespace);
             }
             News::Attached(attached) => self.name_attached(&attached),
             News::Gone(container) => drop(engine.containers.remove(&container)),
@@ -161,6 +162,7 @@ impl Node {
         let local = self.local.names().map(|(id, _)| id).collect();
         let seen = Seen { engine: networks, bindings, cluster: &cluster, local: &local, fleeting: &fleeting };
         let (steps, obstacles) = settle(seen);
+        let steps: BTreeSet<Step> = steps.into_iter().collect();
         engine.failed.retain(|step, _| steps.contains(step));
         engine.note(obstacles);
         for step in steps {
@@ -296,7 +298,9 @@ impl Engine {
     /// Whether a step is to be taken now: it is not under way, its outcome was seen, and it has not failed just now.
     fn is_due(&self, step: &Step) -> bool {
         let rests = self.failed.get(step).is_some_and(|(_, at)| at.elapsed() < AGAIN);
-        !rests && !self.under_way.contains(step) && !self.taken.contains(step)
+        let making = self.under_way.iter().filter(|step| matches!(step, Step::Make(_))).count();
+        let waits = matches!(step, Step::Make(_)) && making >= MAKES;
+        !rests && !waits && !self.under_way.contains(step) && !self.taken.contains(step)
     }
 
     fn is_away(&mut self, fault: String) {

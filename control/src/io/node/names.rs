@@ -53,6 +53,8 @@ pub(crate) struct Names {
     parked: Vec<Parked>,
     /// Namespaces of those that are containers.
     seated: BTreeMap<SandboxId, PathBuf>,
+    /// Of these, the ones whose path is not to be seen from here.
+    kept: BTreeMap<SandboxId, Namespace>,
     /// What an operator should know of sandboxes' names.
     troubles: BTreeMap<SandboxId, String>,
     files: SandboxFiles,
@@ -73,6 +75,7 @@ impl Names {
             standing: BTreeMap::new(),
             parked: Vec::new(),
             seated: BTreeMap::new(),
+            kept: BTreeMap::new(),
             troubles: BTreeMap::new(),
             files,
             host,
@@ -114,8 +117,16 @@ impl Names {
     }
 
     /// A container that stays, as it only left its networks, loses what was put there.
-    fn leave_container(&self, seat: SandboxId, namespace: &Path) {
-        self.dns.orders().close(seat, Namespace::open(namespace).ok());
+    fn leave_container(&mut self, seat: SandboxId, namespace: &Path) {
+        let kept = self.kept.remove(&seat);
+        self.dns.orders().close(seat, Namespace::open(namespace).ok().or(kept));
+    }
+
+    /// Keeps a container's namespace where there is no other way back into it.
+    pub(super) fn keep_container(&mut self, seat: SandboxId, namespace: &Namespace) {
+        let unseen = self.seated.get(&seat).is_some_and(|path| Namespace::open(path).is_err());
+        let kept = namespace.try_clone().ok().filter(|_| unseen);
+        self.kept.extend(kept.map(|namespace| (seat, namespace)));
     }
 
     pub(super) fn is_opening(&self, sandbox: SandboxId) -> bool {
