@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::docker_host::{Engine, IMAGE};
+use crate::docker_plugin;
 use crate::rig::{Rig, needs_root};
 use crate::wait::eventually;
 use crate::weft;
@@ -45,6 +48,21 @@ fn reaches(engine: &Engine<'_>, container: &str, name: &str) {
 
 fn warnings(engine: &Engine<'_>) -> String {
     engine.host.json(&["status"])["Warnings"].to_string()
+}
+
+/// Says what an engine says that makes a network of the cluster and cannot write it down.
+fn take_back(engine: &Engine<'_>, network: &str) {
+    let known = engine.host.json(&["network", "inspect", network])[0].clone();
+    let (docker, config) = ("7".repeat(64), &known["IPAM"]["Config"][0]);
+    let pool = json!({"AddressSpace": "weft", "Pool": config["Subnet"], "Gateway": "10.7.0.1/24"});
+    let options = json!({"com.docker.network.generic": {"weft.network": known["Id"]}});
+    let made = json!({"NetworkID": docker, "Options": options, "IPv4Data": [pool], "IPv6Data": []});
+    for (call, request) in [("CreateNetwork", made), ("DeleteNetwork", json!({"NetworkID": docker}))] {
+        let answer = docker_plugin::call(&engine.plugin(), &format!("/NetworkDriver.{call}"), &request);
+        assert_eq!(answer, json!({}), "{call}");
+    }
+    let still = engine.host.json(&["network", "inspect", network]);
+    assert_eq!(still[0]["Id"], known["Id"], "the network is everybody's");
 }
 
 /// A service in a network that is there already, and in one that comes with the first host it is on.
@@ -96,6 +114,8 @@ fn a_network_of_one_engine_is_in_every_engine_and_its_containers_have_names_on_e
     lacks(&a, "taken");
     b.host.ok(&["network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "second"]);
     shows(&a, "second", "{{.Driver}}", "weft");
+
+    take_back(&b, "second");
 
     a.run("web", "--network app --network-alias www --restart always --stop-timeout 1");
     b.run("db", "--network app --network-alias www");

@@ -121,6 +121,11 @@ impl<'h> Engine<'h> {
         command
     }
 
+    /// Path of the plugin's socket, as seen from outside.
+    pub(crate) fn plugin(&self) -> PathBuf {
+        format!("/proc/{}/root/run/docker/plugins/weft.sock", self.keeper.id()).into()
+    }
+
     /// Calls `docker` with a line of words.
     pub(crate) fn docker(&self, line: &str) -> Answer {
         weft::answer(&mut self.command(line))

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,18 +23,20 @@ fn with_plugin() -> Rig {
     rig
 }
 
-fn connect(host: &Host) -> UnixStream {
-    let socket = host.dir.join("plugins/weft.sock");
-    let stream = eventually("the plugin is served", || {
-        UnixStream::connect(&socket).map_err(|fault| fault.to_string())
-    });
+fn socket(host: &Host) -> PathBuf {
+    host.dir.join("plugins/weft.sock")
+}
+
+fn connect(socket: &Path) -> UnixStream {
+    let stream =
+        eventually("the plugin is served", || UnixStream::connect(socket).map_err(|fault| fault.to_string()));
     stream.set_read_timeout(Some(Duration::from_secs(40))).expect("set");
     stream
 }
 
 /// Sends octets and gives all that is answered until the other end closes.
-fn send(host: &Host, octets: &[u8]) -> String {
-    let mut stream = connect(host);
+fn send(socket: &Path, octets: &[u8]) -> String {
+    let mut stream = connect(socket);
     // An agent that has seen enough may close before it has read everything.
     let _ = stream.write_all(octets);
     let mut answer = Vec::new();
@@ -41,19 +44,19 @@ fn send(host: &Host, octets: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn post(host: &Host, path: &str, body: &str) -> String {
+fn post(socket: &Path, path: &str, body: &str) -> String {
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: plugin.moby.localhost\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\n\
          Connection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    send(host, &[head.as_bytes(), body.as_bytes()].concat())
+    send(socket, &[head.as_bytes(), body.as_bytes()].concat())
 }
 
-/// Calls the plugin; gives the answer's object.
-fn call(host: &Host, path: &str, request: &Value) -> Value {
+/// Calls the plugin at its socket; gives the answer's object.
+pub(crate) fn call(socket: &Path, path: &str, request: &Value) -> Value {
     let body = if request.is_null() { String::new() } else { request.to_string() };
-    let answer = post(host, path, &body);
+    let answer = post(socket, path, &body);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {answer:?}"));
     assert!(head.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     assert!(head.contains("application/vnd.docker.plugins.v1.2+json"), "{head}");
@@ -79,12 +82,13 @@ fn engines_of_all_versions_are_answered_as_they_expect_and_leave_nothing() {
     needs_root!();
     let rig = with_plugin();
     let host = &rig.hosts[0];
+    let socket = &socket(host);
     let before = host.namespace.run("ip -o link").lines().count();
     for (version, exchanges) in [("20.10", OF_20), ("28", OF_28)] {
         for line in exchanges.lines() {
             let exchange: Value = serde_json::from_str(line).expect("a line of JSON");
             let path = exchange["call"].as_str().expect("a path");
-            let answer = call(host, path, &exchange["request"]);
+            let answer = call(socket, path, &exchange["request"]);
             assert!(fits(&exchange["answer"], &answer), "engine {version}, {line}: {answer}");
         }
         assert_eq!(host.json(&["ps"]), json!([]), "nothing is left of engine {version}");
@@ -99,9 +103,10 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
     needs_root!();
     let rig = with_plugin();
     let host = &rig.hosts[0];
+    let socket = &socket(host);
     let [net, other, end] = ["1", "2", "e"].map(|digit| digit.repeat(64));
     let refused = |path: &str, request: &Value| {
-        let answer = call(host, path, request);
+        let answer = call(socket, path, request);
         let key = if path.starts_with("/Ipam") { "Error" } else { "Err" };
         let text = answer[key].as_str().unwrap_or_else(|| panic!("{path} {request}: {answer}")).to_owned();
         assert!(!text.is_empty() && text.len() < 600, "{text}");
@@ -115,16 +120,16 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
     for request in [&at, &json!({"NetworkID": other, "EndpointID": other})] {
         for path in ["/NetworkDriver.Leave", "/NetworkDriver.DeleteEndpoint", "/NetworkDriver.DeleteNetwork"]
         {
-            assert_eq!(call(host, path, request), json!({}), "what is not there is gone");
+            assert_eq!(call(socket, path, request), json!({}), "what is not there is gone");
         }
     }
     for path in ["/IpamDriver.ReleasePool", "/IpamDriver.ReleaseAddress"] {
-        assert_eq!(call(host, path, &json!({"PoolID": "nonsense", "Address": "x"})), json!({}));
+        assert_eq!(call(socket, path, &json!({"PoolID": "nonsense", "Address": "x"})), json!({}));
     }
     assert!(refused("/NetworkDriver.Join", &at).contains("not found"), "join before create");
     assert!(refused("/NetworkDriver.CreateEndpoint", &endpoint("", "")).contains("knows nothing"));
-    assert_eq!(call(host, "/NetworkDriver.CreateNetwork", &network), json!({}));
-    assert_eq!(call(host, "/NetworkDriver.CreateNetwork", &network), json!({}), "the same again");
+    assert_eq!(call(socket, "/NetworkDriver.CreateNetwork", &network), json!({}));
+    assert_eq!(call(socket, "/NetworkDriver.CreateNetwork", &network), json!({}), "the same again");
 
     for bad in
         ["/../../etc/passwd%00", "", "1", &net.to_uppercase().replace('1', "A"), &net[1..], &"é".repeat(32)]
@@ -174,20 +179,20 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
     refused("/IpamDriver.RequestPool", &json!({"Pool": "fd00::/64"}));
     refused("/IpamDriver.RequestPool", &json!({"Options": {"weft.network": "nonsense"}}));
 
-    let made = call(host, "/NetworkDriver.CreateEndpoint", &endpoint("10.5.0.9/24", ""));
+    let made = call(socket, "/NetworkDriver.CreateEndpoint", &endpoint("10.5.0.9/24", ""));
     assert!(made["Interface"]["MacAddress"].is_string() && made["Interface"]["Address"].is_null(), "{made}");
     assert_eq!(
-        call(host, "/NetworkDriver.CreateEndpoint", &endpoint("10.5.0.9/24", "")),
+        call(socket, "/NetworkDriver.CreateEndpoint", &endpoint("10.5.0.9/24", "")),
         made,
         "the same again"
     );
-    assert_eq!(call(host, "/NetworkDriver.Leave", &at), json!({}), "leave without join");
+    assert_eq!(call(socket, "/NetworkDriver.Leave", &at), json!({}), "leave without join");
     let mut join = at.clone();
     join["SandboxKey"] = json!("/".repeat(5_000));
     assert!(refused("/NetworkDriver.Join", &join).contains("too long"));
     join["SandboxKey"] = json!("/var/run/docker/netns/../../../etc/passwd");
-    let joined = call(host, "/NetworkDriver.Join", &join);
-    assert_eq!(call(host, "/NetworkDriver.Join", &join), joined, "joined again, it is the same interface");
+    let joined = call(socket, "/NetworkDriver.Join", &join);
+    assert_eq!(call(socket, "/NetworkDriver.Join", &join), joined, "joined again, it is the same interface");
     let interface = joined["InterfaceName"]["SrcName"].as_str().expect("a name");
     host.namespace.run(&format!("ip link show {interface}"));
     assert!(refused("/NetworkDriver.DeleteNetwork", &json!({"NetworkID": net})).contains("active endpoints"));
@@ -197,13 +202,13 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
     for body in
         ["", "{", "[]", "null", "5", "\u{0}", &deep, "{\"NetworkID\":5}", "{\"NetworkID\":null}", "{}"]
     {
-        let answer = post(host, "/NetworkDriver.CreateNetwork", body);
+        let answer = post(socket, "/NetworkDriver.CreateNetwork", body);
         let known = answer.contains("\"Err\":") || answer.starts_with("HTTP/1.1 413");
         assert!(known, "{body:.20}: {answer}");
     }
-    assert!(post(host, "/NetworkDriver.Join", &"x".repeat(1 << 20)).starts_with("HTTP/1.1 413"));
+    assert!(post(socket, "/NetworkDriver.Join", &"x".repeat(1 << 20)).starts_with("HTTP/1.1 413"));
     let endless = "POST /NetworkDriver.Join HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100000000\r\n\r\n";
-    assert!(send(host, format!("{endless}{}", "x".repeat(200_000)).as_bytes()).starts_with("HTTP/1.1 413"));
+    assert!(send(socket, format!("{endless}{}", "x".repeat(200_000)).as_bytes()).starts_with("HTTP/1.1 413"));
     for path in [
         "/",
         "/NetworkDriver.Nonsense",
@@ -211,18 +216,18 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
         "/Plugin.CreateNetwork",
         "/VolumeDriver.Create",
     ] {
-        assert!(post(host, path, "{}").starts_with("HTTP/1.1 404"), "{path}");
+        assert!(post(socket, path, "{}").starts_with("HTTP/1.1 404"), "{path}");
     }
     let get = "GET /Plugin.Activate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    assert!(send(host, get.as_bytes()).starts_with("HTTP/1.1 405"));
+    assert!(send(socket, get.as_bytes()).starts_with("HTTP/1.1 405"));
     for nonsense in ["GET /\r\n", "\r\n\r\n", "POST / HTTP/9.9\r\n\r\n", "\u{0}\u{0}\u{0}\r\n\r\n"] {
-        connect(host).write_all(nonsense.as_bytes()).expect("somebody who hangs up at once");
+        connect(socket).write_all(nonsense.as_bytes()).expect("somebody who hangs up at once");
     }
     // Whoever says nothing more holds a seat for some seconds, and keeps nobody else from one.
-    let silent: Vec<UnixStream> = (0..100).map(|_| connect(host)).collect();
+    let silent: Vec<UnixStream> = (0..100).map(|_| connect(socket)).collect();
     silent.iter().for_each(|mut stream| drop(stream.write_all(b"POST /NetworkDriver.Join HTTP/1.1\r\n")));
-    assert_eq!(call(host, "/NetworkDriver.DeleteEndpoint", &at), json!({}));
-    assert_eq!(call(host, "/NetworkDriver.DeleteEndpoint", &at), json!({}), "the same again");
+    assert_eq!(call(socket, "/NetworkDriver.DeleteEndpoint", &at), json!({}));
+    assert_eq!(call(socket, "/NetworkDriver.DeleteEndpoint", &at), json!({}), "the same again");
     drop(silent);
 
     let ends: Vec<String> = (0..100).map(|n| format!("{n:03}{:061}", 0)).collect();
@@ -230,7 +235,7 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
         let one = |(n, end): (usize, &String)| {
             let interface = json!({"Address": format!("10.5.0.{}/24", n + 100)});
             let request = json!({"NetworkID": net, "EndpointID": end, "Interface": interface});
-            scope.spawn(move || call(host, "/NetworkDriver.CreateEndpoint", &request))
+            scope.spawn(move || call(socket, "/NetworkDriver.CreateEndpoint", &request))
         };
         let asked: Vec<_> = ends.iter().enumerate().map(one).collect();
         asked.into_iter().map(|asked| asked.join().expect("asked")).collect()
@@ -240,8 +245,8 @@ fn whatever_is_said_to_the_plugin_the_agent_refuses_what_is_wrong_and_works_on()
     macs.dedup();
     assert_eq!(macs.len(), 100, "each has a MAC address of its own: {made:?}");
     for end in &ends {
-        call(host, "/NetworkDriver.DeleteEndpoint", &json!({"NetworkID": net, "EndpointID": end}));
+        call(socket, "/NetworkDriver.DeleteEndpoint", &json!({"NetworkID": net, "EndpointID": end}));
     }
-    assert_eq!(call(host, "/NetworkDriver.DeleteNetwork", &json!({"NetworkID": net})), json!({}));
+    assert_eq!(call(socket, "/NetworkDriver.DeleteNetwork", &json!({"NetworkID": net})), json!({}));
     assert_eq!(host.json(&["ps"]), json!([]));
 }

@@ -81,7 +81,7 @@ impl Node {
         for id in engine.note_missing(missing) {
             tracing::info!(docker = id.short(), "the engine has it no more");
             if self.docker.bindings().network(&id).is_some() {
-                self.forget_docker_network(&id);
+                self.lose_docker_network(&id);
             } else {
                 self.forget_docker_endpoint(&id);
             }

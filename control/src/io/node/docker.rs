@@ -1,6 +1,7 @@
 //! The node as Docker's plugin: what the engine calls for, done on the loop. Nothing here ever asks the engine.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -40,6 +41,8 @@ pub(crate) struct Docker {
     parked: Vec<Parked>,
     /// Endpoints in no container, and since when they were seen so.
     idle: BTreeMap<DockerId, Instant>,
+    /// Addresses that were given back with their endpoints, and when.
+    returned: Vec<(NetworkId, IpAddr, Instant)>,
     rounds: BTreeMap<NetworkId, Round>,
     leasing: BTreeMap<Ticket, Leasing>,
     holding: BTreeMap<Ticket, Reply>,

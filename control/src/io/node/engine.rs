@@ -82,6 +82,11 @@ impl Engine {
         self.networks.iter().flatten().map(|network| network.id.clone()).collect()
     }
 
+    /// Whether no look has shown a network; false while the engine cannot be looked at.
+    pub(super) fn has_not_shown(&self, id: &DockerId) -> bool {
+        self.networks.as_ref().is_some_and(|shown| shown.iter().all(|network| network.id != id.as_str()))
+    }
+
     /// Whether another look will show what has been missing for a while.
     fn is_doubted(&self) -> bool {
         self.networks.is_some() && !self.missing.is_empty()
@@ -178,7 +183,7 @@ impl Node {
         }
         let Ok(id) = id.parse::<DockerId>() else { return };
         if self.docker.bindings().network(&id).is_some() {
-            self.forget_docker_network(&id);
+            self.lose_docker_network(&id);
         }
     }
 

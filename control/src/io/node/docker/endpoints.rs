@@ -313,6 +313,7 @@ impl Node {
         if self.docker.bindings.endpoint(&call.endpoint).is_none() {
             return answer(reply, done());
         }
+        self.note_returned(call.endpoint.sandbox());
         let errand = self.errands.begin();
         let outcome = self.forget_sandbox(call.endpoint.sandbox(), Some(errand));
         self.drain_cluster();

@@ -1,7 +1,7 @@
 //! weft as Docker's address manager: pools, and addresses of endpoints to come.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde_json::json;
@@ -12,11 +12,13 @@ use crate::cluster::{ClusterError, Ticket};
 use crate::docker::protocol::{Call, ReleaseAddress, RequestAddress, RequestPool};
 use crate::docker::{Binding, DockerId, NETWORK, PoolError, PoolId};
 use crate::io::server::{Answer, Refusal};
-use crate::model::NetworkId;
+use crate::model::{NetworkId, SandboxId};
 use crate::network::{NetworkError, overlap};
 
 /// Looks at whether a container is gone whose address is asked for again.
 const LOOKS: u32 = 4;
+/// Longest that an engine takes to release an address of an endpoint it has removed.
+const RETURN: Duration = Duration::from_secs(30);
 /// Time between the first and the second; each is longer than the one before.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -181,10 +183,34 @@ impl Node {
     pub(super) fn release_address(&mut self, call: &ReleaseAddress) -> Result<Answer, Refusal> {
         let Ok(pool) = call.pool.parse::<PoolId>() else { return done() };
         if let (Ok(Owner::Network(network)), Ok(ip)) = (self.owner_of(&pool), call.address.parse()) {
+            if self.is_returned(network, ip) {
+                return done();
+            }
             self.cluster.release_hold(network, ip)?;
             self.forget_idle_endpoint(network, ip);
         }
         done()
+    }
+
+    /// Notes the addresses of an endpoint that is removed: the engine releases them once more, when others may have them.
+    pub(super) fn note_returned(&mut self, sandbox: SandboxId) {
+        let present = now();
+        let returned = &mut self.docker.returned;
+        returned.retain(|(_, _, since)| present - *since < RETURN);
+        if let Some(lease) = self.lease_of(sandbox) {
+            let addresses = lease.addresses.iter().map(|net| (lease.network, net.addr(), present));
+            self.docker.returned.extend(addresses);
+        }
+    }
+
+    /// Whether an address was given back with its endpoint just now; asked once.
+    fn is_returned(&mut self, network: NetworkId, ip: IpAddr) -> bool {
+        let present = now();
+        let is_it = |&(of, address, since): &(NetworkId, IpAddr, Instant)| {
+            of == network && address == ip && present - since < RETURN
+        };
+        let at = self.docker.returned.iter().position(is_it);
+        at.map(|at| self.docker.returned.swap_remove(at)).is_some()
     }
 
     fn owner_of(&mut self, pool: &PoolId) -> Result<Owner, Refusal> {

@@ -178,6 +178,13 @@ impl Node {
     }
 
     fn docker_network_made(&mut self, id: &DockerId, made: Result<NetworkId, Refusal>, reply: Option<Reply>) {
+        if !self.is_pending(id) {
+            // The engine has removed it meanwhile, and what was made of it is gone with that.
+            if let Some(reply) = reply {
+                answer(reply, Err(refused("the network was removed meanwhile")));
+            }
+            return;
+        }
         let outcome = made.and_then(|network| self.bind(id, Binding::Bound(network)));
         match &outcome {
             Ok(()) => {
@@ -227,10 +234,32 @@ impl Node {
         }
     }
 
+    /// The engine has lost a network without a word to the plugin, or against its word. One of the cluster stays; one of
+    /// this host was the engine's alone.
+    pub(crate) fn lose_docker_network(&mut self, id: &DockerId) {
+        let bound = self.docker.bindings.network(id).cloned();
+        self.forget_docker_network(id);
+        let Some(Binding::Bound(network)) = bound else { return };
+        if self.local.definition(network).is_none() {
+            return;
+        }
+        if let Err(refusal) = self.remove_for_docker(network) {
+            tracing::warn!(docker = id.short(), %network, fault = refusal.message, "a network of Docker stays");
+        }
+        self.settle_bridges(Purpose::Removal, None);
+        self.settle_firewall();
+    }
+
     /// Removes a network, on every host. One that is gone is removed already.
+    ///
+    /// An engine says the same when it takes back a network that it could not write down: that is no reason to remove one
+    /// of the cluster, which other hosts have too.
     pub(super) fn delete_docker_network(&mut self, id: &DockerId, reply: Reply) {
         let removed = match self.docker.bindings.network(id) {
-            None | Some(Binding::Pending(_)) => Ok(()),
+            None => Ok(()),
+            // It may have been made just now, or just before the agent ended.
+            Some(Binding::Pending(_)) => self.remove_for_docker(id.network()),
+            Some(&Binding::Bound(network)) if self.is_taken_back(id, network) => Ok(()),
             Some(&Binding::Bound(network)) => self.remove_for_docker(network),
         };
         if let Err(refusal) = removed {
@@ -243,6 +272,12 @@ impl Node {
         self.settle_firewall();
         let well = Answer::Json(StatusCode::OK, b"{}".to_vec());
         self.answer_after(errand, reply, well, format!("network {} is removed", id.short()));
+    }
+
+    /// Whether the engine cannot have shown to anybody the network that it removes.
+    fn is_taken_back(&self, id: &DockerId, network: NetworkId) -> bool {
+        let engine = self.engine.as_ref();
+        self.local.definition(network).is_none() && engine.is_some_and(|engine| engine.has_not_shown(id))
     }
 
     fn remove_for_docker(&mut self, network: NetworkId) -> Result<(), Refusal> {
