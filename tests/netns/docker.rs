@@ -181,7 +181,7 @@ fn kill_agent_at(a: &Engine<'_>, point: &str, command: &str) {
         a.ok(RUN);
     }
     a.host.stop();
-    a.start_agent_to_die(point);
+    a.start_agent_to_die(point, &[]);
     std::thread::scope(|scope| {
         // The engine of 20.10 repeats a call that broke off, but without its body: it may fail.
         scope.spawn(|| a.docker(command));

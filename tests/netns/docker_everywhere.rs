@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::docker_host::{Engine, IMAGE};
 use crate::docker_plugin;
 use crate::rig::{Rig, needs_root};
-use crate::wait::eventually;
+use crate::wait::{eventually, until};
 use crate::weft;
 
 /// Starts the host's agent as plugin and watcher of its engine.
@@ -159,4 +159,59 @@ fn a_network_of_one_engine_is_in_every_engine_and_its_containers_have_names_on_e
     a.ok("network disconnect second web");
     b.ok("network rm second");
     lacks(&a, "second");
+}
+
+const MAKE: &str = "network create -d weft --ipam-driver weft app";
+const REMOVE: &str = "network rm app";
+/// Points at which the agent is killed, and the command that leads it there.
+const DEATHS: [(&str, &str); 5] = [
+    ("docker-network:before", MAKE),
+    ("docker-network:after", MAKE),
+    ("network-create:after", MAKE),
+    ("network-remove:before", REMOVE),
+    ("network-remove:after", REMOVE),
+];
+
+#[test]
+fn an_agent_killed_while_a_network_is_made_or_removed_agrees_with_the_engine_when_it_is_back() {
+    needs_root!();
+    let rig = Rig::wire(&["a"]);
+    let engine = &Engine::start(&rig.hosts[0]);
+    join(engine);
+    for (point, command) in DEATHS {
+        if command == REMOVE {
+            engine.ok(MAKE);
+            agree(engine, point);
+        }
+        engine.host.stop();
+        engine.start_agent_to_die(point, &["--docker", &engine.address()]);
+        std::thread::scope(|scope| {
+            // The engine repeats a call that broke off without its body: it may fail.
+            scope.spawn(|| engine.docker(command));
+            until(&format!("the agent dies at {point}"), || engine.host.ended().is_some());
+            join(engine);
+        });
+        agree(engine, point);
+        engine.docker(REMOVE);
+        lacks(engine, "app");
+        assert_eq!(agree(engine, point), Vec::<String>::new(), "killed at {point}");
+    }
+    engine.ok(MAKE);
+    assert_eq!(agree(engine, "the end"), ["app"]);
+}
+
+/// Waits until the engine and the agent know the same networks, and gives their names.
+fn agree(engine: &Engine<'_>, when: &str) -> Vec<String> {
+    eventually(&format!("both have the same networks, killed at {when}"), || {
+        let there = engine.ok("network ls --filter driver=weft --format {{.Name}}");
+        let mut there: Vec<String> = there.lines().map(str::to_owned).collect();
+        let networks = engine.host.json(&["network", "ls"]);
+        let overlay =
+            networks.as_array().into_iter().flatten().filter(|network| network["Driver"] == "overlay");
+        let mut here: Vec<String> =
+            overlay.filter_map(|network| network["Name"].as_str()).map(str::to_owned).collect();
+        there.sort();
+        here.sort();
+        if there == here { Ok(there) } else { Err(format!("{there:?} in the engine, {here:?} here")) }
+    })
 }

@@ -103,8 +103,8 @@ impl<'h> Engine<'h> {
     }
 
     /// As [`Engine::start_agent`]; the agent ends itself at the named point.
-    pub(crate) fn start_agent_to_die(&self, point: &str) {
-        self.host.start_command(self.agent_command().env("WEFT_KILL_AT", point));
+    pub(crate) fn start_agent_to_die(&self, point: &str, flags: &[&str]) {
+        self.host.start_command(self.agent_command().args(flags).env("WEFT_KILL_AT", point));
     }
 
     fn agent_command(&self) -> Command {

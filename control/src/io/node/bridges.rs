@@ -57,19 +57,21 @@ impl Node {
         let wanted = self.wanted_bridges();
         self.worker.hand(move |bench| {
             let outcome = bench.settle_bridges(wanted, Purpose::Network(id));
-            move |node: &mut Self| {
-                let outcome = node.bridge_made(id, outcome.map(|_| ()));
-                then(node, outcome);
-            }
+            move |node: &mut Self| node.bridge_made(id, outcome.map(|_| ()), then)
         });
     }
 
-    fn bridge_made(&mut self, id: NetworkId, outcome: Result<(), String>) -> Result<(), Refusal> {
+    fn bridge_made(
+        &mut self,
+        id: NetworkId,
+        outcome: Result<(), String>,
+        then: impl FnOnce(&mut Self, Result<(), Refusal>) + Send + 'static,
+    ) {
         match outcome {
             Ok(()) => {
                 tracing::info!(network = %id, "network made");
                 self.look_for_obstacles();
-                Ok(())
+                then(self, Ok(()));
             }
             Err(fault) => {
                 self.counters.kernel_failures += 1;
@@ -78,7 +80,8 @@ impl Node {
                 }
                 self.settle_bridges(Purpose::Removal, None);
                 self.settle_firewall();
-                Err(internal(fault))
+                // Who hears of it finds nothing left.
+                self.worker.hand(move |_| move |node: &mut Self| then(node, Err(internal(fault))));
             }
         }
     }
