@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use ipnet::IpNet;
 
+use super::super::errand::Errand;
 use super::super::{Node, Reply, answer, now, wall};
 use super::{done, refused};
 use crate::catalog;
@@ -11,7 +12,6 @@ use crate::docker::protocol::CreateNetwork;
 use crate::docker::{Binding, Bindings, DockerId, Kind, PoolError, Told, Wish};
 use crate::io::server::{Answer, Refusal, explain};
 use crate::io::worker::Purpose;
-use crate::local::LocalError;
 use crate::model::NetworkId;
 use crate::network::{NetworkError, NetworkWish, overlap};
 use crate::timestamp::UnixMillis;
@@ -243,11 +243,9 @@ impl Node {
         if self.local.definition(network).is_none() {
             return;
         }
-        if let Err(refusal) = self.remove_for_docker(network) {
+        if let Err(refusal) = self.remove_for_docker(network, None) {
             tracing::warn!(docker = id.short(), %network, fault = refusal.message, "a network of Docker stays");
         }
-        self.settle_bridges(Purpose::Removal, None);
-        self.settle_firewall();
     }
 
     /// Removes a network, on every host. One that is gone is removed already.
@@ -255,21 +253,19 @@ impl Node {
     /// An engine says the same when it takes back a network that it could not write down: that is no reason to remove one
     /// of the cluster, which other hosts have too.
     pub(super) fn delete_docker_network(&mut self, id: &DockerId, reply: Reply) {
+        let errand = self.errands.begin();
         let removed = match self.docker.bindings.network(id) {
             None => Ok(()),
             // It may have been made just now, or just before the agent ended.
-            Some(Binding::Pending(_)) => self.remove_for_docker(id.network()),
+            Some(Binding::Pending(_)) => self.remove_for_docker(id.network(), Some(errand)),
             Some(&Binding::Bound(network)) if self.is_taken_back(id, network) => Ok(()),
-            Some(&Binding::Bound(network)) => self.remove_for_docker(network),
+            Some(&Binding::Bound(network)) => self.remove_for_docker(network, Some(errand)),
         };
         if let Err(refusal) = removed {
             return answer(reply, Err(refusal));
         }
         self.forget_docker_network(id);
         self.drain_cluster();
-        let errand = self.errands.begin();
-        self.settle_bridges(Purpose::Removal, Some(errand));
-        self.settle_firewall();
         let well = Answer::Json(StatusCode::OK, b"{}".to_vec());
         self.answer_after(errand, reply, well, format!("network {} is removed", id.short()));
     }
@@ -280,17 +276,18 @@ impl Node {
         self.local.definition(network).is_none() && engine.is_some_and(|engine| engine.has_not_shown(id))
     }
 
-    fn remove_for_docker(&mut self, network: NetworkId) -> Result<(), Refusal> {
+    /// Removes a network of this host, or of all, and has the kernel follow; one that is gone is removed already.
+    fn remove_for_docker(&mut self, network: NetworkId, errand: Option<Errand>) -> Result<(), Refusal> {
         if self.local.definition(network).is_some() {
-            return match self.local.remove(network) {
-                Ok(()) | Err(LocalError::Network(NetworkError::NoNetwork(_))) => Ok(()),
-                Err(fault) => Err(refused(explain(&fault))),
-            };
+            self.local.remove(network).map_err(|fault| refused(explain(&fault)))?;
+            self.settle_bridges(Purpose::Removal, errand);
+            self.settle_firewall();
+            return Ok(());
         }
         match self.cluster.remove_network(now(), network) {
             Ok(()) => {
                 self.drain_cluster();
-                self.settle(network);
+                self.settle_for(network, Purpose::Removal, errand);
                 Ok(())
             }
             Err(ClusterError::Network(NetworkError::NoNetwork(_))) => Ok(()),
