@@ -211,9 +211,10 @@ impl Drop for Engine<'_> {
             let text = format!("--- engine {}\n{text}\n", self.host.name);
             let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
         }
-        let mine = namespace_of(self.keeper.id());
+        // Held open, so that its number is not that of somebody's new container once the last process in it has ended.
+        let mine = std::fs::File::open(format!("/proc/{}/ns/mnt", self.keeper.id())).ok();
         self.kill();
-        end_all(mine);
+        end_all(mine.as_ref().and_then(|mine| mine.metadata().ok()).map(|mine| mine.ino()));
         let _ = self.keeper.wait();
     }
 }
