@@ -164,21 +164,34 @@ pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
 
 /// Serves until dropped.
 pub(crate) async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
-    let service = routes(Desk(asked));
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let router = routes(Desk(asked));
+    serve_each(&listener, (MAX_CONNECTIONS, PATIENCE), |stream| {
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let client = Client(pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0));
+        router.clone().layer(Extension(client))
+    })
+    .await;
+}
+
+/// Serves each connection by what `service` makes for it: at most so many at a time, and none whose request's head takes
+/// longer than that to come.
+pub(crate) async fn serve_each(
+    listener: &UnixListener,
+    (most, patience): (usize, Duration),
+    service: impl Fn(&UnixStream) -> Router,
+) {
+    let seats = Arc::new(Semaphore::new(most));
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        let client = Client(pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0));
-        let service = TowerToHyperService::new(service.clone().layer(Extension(client)));
+        let service = TowerToHyperService::new(service(&stream));
         tokio::spawn(async move {
             let _seat = seat;
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            http.timer(TokioTimer::new()).header_read_timeout(patience);
             // What goes wrong on a connection concerns its client alone.
             let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         });

@@ -3,24 +3,21 @@
 //! Whoever gets at the socket may call: bodies, connections and waits are bounded. An engine gives a call up after 30 s,
 //! so each is answered before that, if only by a failure.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::docker::protocol::{CONTENT_TYPE, Request as Asked, read};
-use crate::io::server::{Answer, Call, Desk, Refusal};
+use crate::io::server::{Answer, Call, Desk, Refusal, serve_each};
 
 /// Name of the socket, which is that of the driver.
 const SOCKET: &str = "weft.sock";
@@ -54,34 +51,9 @@ pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
 
 /// Serves until dropped.
 pub(crate) async fn serve(listener: UnixListener, asked: mpsc::Sender<crate::io::server::Asked>) {
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let desk = Desk::new(asked.clone());
-        let service = tower_service(desk);
-        tokio::spawn(async move {
-            let _seat = seat;
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-            // What goes wrong on a connection concerns its caller alone.
-            let _ = http.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
-}
-
-fn tower_service(desk: Desk) -> TowerToHyperService<axum::Router> {
-    let answer = move |request: Request| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(reply(desk, request).await) }
-    };
-    TowerToHyperService::new(axum::Router::new().fallback(move |request: Request| {
-        let answer = answer.clone();
-        async move { answer(request).await.unwrap_or_else(|never| match never {}) }
-    }))
+    let desk = Desk::new(asked);
+    let router = Router::new().fallback(move |request: Request| reply(desk.clone(), request));
+    serve_each(&listener, (MAX_CONNECTIONS, PATIENCE), |_| router.clone()).await;
 }
 
 async fn reply(desk: Desk, request: Request) -> Response {

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::doctor::{Engine, Plugin};
+use crate::io::docker::plugin;
 
 /// Longest an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer read, octets.
 const MAX_ANSWER: u64 = 1 << 20;
-/// File of the plugin; Docker takes its name for the driver's.
-const SOCKET: &str = "weft.sock";
 
 pub(super) fn engine(socket: &Path) -> Engine {
     let path = socket.display().to_string();
@@ -32,8 +31,8 @@ pub(super) fn engine(socket: &Path) -> Engine {
     }
 }
 
-pub(super) fn plugin(directory: &Path) -> Plugin {
-    let socket = directory.join(SOCKET);
+pub(super) fn plugin_of(directory: &Path) -> Plugin {
+    let socket = plugin::socket(directory);
     let path = socket.display().to_string();
     if matches!(socket.try_exists(), Ok(false)) {
         return Plugin::Absent(path);
@@ -110,8 +109,8 @@ mod tests {
     #[test]
     fn a_socket_that_nobody_serves_is_told_from_none() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(matches!(plugin(directory.path()), Plugin::Absent(_)));
-        drop(std::os::unix::net::UnixListener::bind(directory.path().join(SOCKET)).expect("bound"));
-        assert!(matches!(plugin(directory.path()), Plugin::Silent { .. }));
+        assert!(matches!(plugin_of(directory.path()), Plugin::Absent(_)));
+        drop(std::os::unix::net::UnixListener::bind(plugin::socket(directory.path())).expect("bound"));
+        assert!(matches!(plugin_of(directory.path()), Plugin::Silent { .. }));
     }
 }

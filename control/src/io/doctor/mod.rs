@@ -86,7 +86,7 @@ pub fn gather(scope: Scope) -> std::io::Result<Facts> {
         clock_kept: scope.clock_kept,
         bridge_filtering: host::bridge_filtering(),
         engine: docker::engine(&scope.engine),
-        plugin: docker::plugin(&scope.plugin_dir),
+        plugin: docker::plugin_of(&scope.plugin_dir),
         leftovers: runtime.block_on(leftovers::find(&scope.run_dir, &scope.state_dir, None, tables)),
     })
 }
