@@ -231,9 +231,19 @@ impl Bench {
         purpose: &Purpose,
         interface: Option<(SandboxId, String)>,
     ) -> Result<Settled, String> {
-        let outcome = self.carry_out(pieces, purpose);
+        let mut failures = Vec::new();
+        let outcome = self.carry_out(pieces, |scope, failure| {
+            if !purpose.needs(scope) {
+                return Some(failure);
+            }
+            failures.push(failure);
+            None
+        });
         self.kernel.close_all();
         outcome?;
+        if !failures.is_empty() {
+            return Err(failures.join("; "));
+        }
         if let (Some(fresh), Some(interface)) = (purpose.fresh(), &interface) {
             self.picked.insert(fresh.endpoint, interface.clone());
         }
@@ -268,24 +278,30 @@ impl Bench {
     }
 
     /// Carries out each piece that can be. What is wrong in one sandbox is not the fault of who attaches or detaches
-    /// another.
-    fn carry_out(&mut self, pieces: &[Piece], purpose: &Purpose) -> Result<(), String> {
-        let mut failures = Vec::new();
+    /// another: `take` keeps what fails of what somebody waits for, and gives the rest back.
+    fn carry_out(
+        &mut self,
+        pieces: &[Piece],
+        mut take: impl FnMut(Scope, String) -> Option<String>,
+    ) -> Result<(), String> {
         for Piece { scope, plan } in pieces {
             let Err(failure) = run(plan, &mut self.kernel) else { continue };
             let failure = word(&failure);
             match scope {
                 Scope::All => return Err(failure),
-                scope if purpose.needs(*scope) => failures.push(failure),
                 Scope::Network(network) => {
-                    tracing::warn!(%network, failure, "a network is not as it should be");
+                    if let Some(failure) = take(*scope, failure) {
+                        tracing::warn!(%network, failure, "a network is not as it should be");
+                    }
                 }
                 Scope::Endpoint(endpoint) => {
-                    tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
+                    if let Some(failure) = take(*scope, failure) {
+                        tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
+                    }
                 }
             }
         }
-        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+        Ok(())
     }
 
     /// As [`Bench::settle`], where several interfaces are made to be handed over; tells what failed of which.
@@ -298,45 +314,24 @@ impl Bench {
         fresh: &BTreeSet<EndpointId>,
     ) -> Result<BTreeMap<EndpointId, String>, String> {
         for endpoint in wanted.endpoints.iter_mut().filter(|endpoint| fresh.contains(&endpoint.id)) {
-            endpoint.interface = far_name(endpoint.id);
             endpoint.end = End::Handed { fresh: true };
-            self.picked.insert(endpoint.id, (endpoint.sandbox, endpoint.interface.clone()));
+            self.picked.insert(endpoint.id, (endpoint.sandbox, far_name(endpoint.id)));
         }
         let sandboxes: Vec<_> = wanted.endpoints.iter().map(|endpoint| endpoint.sandbox).collect();
         let observed = self.kernel.observe(wanted.network, sandboxes, !fresh.is_empty());
         let observed = observed.map_err(|fault| explain(&fault))?;
-        let mut named = wanted;
-        named.endpoints.iter_mut().filter(|endpoint| endpoint.interface.is_empty()).for_each(|endpoint| {
-            endpoint.interface =
-                self.picked.get(&endpoint.id).map(|(_, name)| name.clone()).unwrap_or_default();
-        });
-        named.endpoints.retain(|endpoint| !endpoint.interface.is_empty());
-        let wanted = named.validate().map_err(|fault| fault.to_string())?;
-        let outcome = self.carry_out_each(&pieces(&wanted, &observed), fresh);
-        self.kernel.close_all();
-        outcome
-    }
-
-    fn carry_out_each(
-        &mut self,
-        pieces: &[Piece],
-        fresh: &BTreeSet<EndpointId>,
-    ) -> Result<BTreeMap<EndpointId, String>, String> {
+        self.name(&mut wanted.endpoints, (&observed.sandboxes, &observed.host), None)?;
+        let wanted = wanted.validate().map_err(|fault| fault.to_string())?;
         let mut failures = BTreeMap::new();
-        for Piece { scope, plan } in pieces {
-            let Err(failure) = run(plan, &mut self.kernel) else { continue };
-            let failure = word(&failure);
-            match scope {
-                Scope::Endpoint(endpoint) if fresh.contains(endpoint) => {
-                    failures.insert(*endpoint, failure);
-                }
-                Scope::Endpoint(endpoint) => {
-                    tracing::warn!(%endpoint, failure, "an endpoint is not as it should be");
-                }
-                Scope::All | Scope::Network(_) => return Err(failure),
+        let outcome = self.carry_out(&pieces(&wanted, &observed), |scope, failure| match scope {
+            Scope::Endpoint(endpoint) if fresh.contains(&endpoint) => {
+                failures.insert(endpoint, failure);
+                None
             }
-        }
-        Ok(failures)
+            _ => Some(failure),
+        });
+        self.kernel.close_all();
+        outcome.map(|()| failures)
     }
 
     /// Those of the endpoints whose near end is gone from its place; none where the kernel does not answer.
