@@ -422,7 +422,7 @@ fn first_block(run: &Range, unit: u128) -> Option<Range> {
 
 /// The highest one.
 fn last_block(run: &Range, unit: u128) -> Option<Range> {
-    let beyond = run.last().checked_add(1).map_or(run.last(), |beyond| beyond);
+    let beyond = run.last().saturating_add(1);
     let first = (beyond / unit * unit).checked_sub(unit)?;
     Range::new(first, first + (unit - 1)).filter(|block| run.first() <= block.first())
 }

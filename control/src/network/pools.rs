@@ -44,11 +44,7 @@ pub(crate) fn free_local(len: Option<u8>, used: &[IpNet]) -> Option<IpNet> {
 /// The last of those subnets, which an engine that begins with the first comes to last.
 pub(crate) fn last_local(used: &[IpNet]) -> Option<IpNet> {
     let free = |net: &IpNet| !used.iter().any(|&other| overlap(other, *net));
-    LOCAL.into_iter().rev().find_map(|(pool, cut)| {
-        let mut nets: Vec<IpNet> = pool.subnets(cut).ok()?.map(IpNet::V4).collect();
-        nets.reverse();
-        nets.into_iter().find(free)
-    })
+    LOCAL.into_iter().rev().find_map(|(pool, cut)| pool.subnets(cut).ok()?.map(IpNet::V4).filter(free).last())
 }
 
 /// The first subnet of `pool` with `len` bits that overlaps none of `used`.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use serde::Serialize;
-use serde_json::json;
 
 use super::{Node, Reply, answer, json, now};
 use crate::cluster::Ticket;
@@ -157,8 +156,13 @@ fn refused(text: impl ToString) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, text)
 }
 
+/// The answer that says no more than that it is done.
+fn nothing() -> Answer {
+    Answer::Json(StatusCode::OK, b"{}".to_vec())
+}
+
 fn done() -> Result<Answer, Refusal> {
-    well(&json!({}))
+    Ok(nothing())
 }
 
 fn well(value: &impl Serialize) -> Result<Answer, Refusal> {

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::http::StatusCode;
 use ipnet::IpNet;
 use weft_dataplane::wire::MacAddr;
 
 use super::super::{Node, Reply, answer, now, wall};
 use super::networks::Standing;
 use super::rounds::Joining;
-use super::{Leasing, done, refused, well};
+use super::{Leasing, done, nothing, refused, well};
 use crate::cluster::{ClusterError, Ticket};
 use crate::docker::protocol::{Call, CreateEndpoint, EndpointRef, Interface, InterfaceName, Join, Joined};
 use crate::docker::{Bindings, DockerId, Endpoint};
-use crate::io::server::{Answer, Refusal};
+use crate::io::server::Refusal;
 use crate::io::worker::{Purpose, Settled};
 use crate::local::Driver;
 use crate::model::{EndpointId, Name, NetworkId, SandboxId};
@@ -167,9 +166,8 @@ impl Node {
     ) -> Option<Result<Lease, ClusterError>> {
         let Some(leasing) = self.docker.leasing.remove(&ticket) else { return Some(result) };
         let result = result.map_err(|fault| {
-            let fixed: Vec<_> = [&leasing.asked.address, &leasing.asked.address_ipv6].into_iter().collect();
-            let fixed: Vec<_> =
-                fixed.iter().filter_map(|text| Some(read_address(text).ok()??.addr())).collect();
+            let asked = [&leasing.asked.address, &leasing.asked.address_ipv6].into_iter();
+            let fixed: Vec<_> = asked.filter_map(|text| Some(read_address(text).ok()??.addr())).collect();
             let network = self.docker.bindings.endpoint(&leasing.endpoint).map(|e| e.network.clone());
             match network.and_then(|network| self.standing(&network).ok()) {
                 Some(Standing::Is(network)) => self.explain_taken(network, &fixed, fault),
@@ -297,7 +295,7 @@ impl Node {
         self.settle_bridges(Purpose::Removal, Some(errand));
         self.drain_cluster();
         let text = format!("endpoint {} has left", call.endpoint.short());
-        self.answer_after(errand, reply, Answer::Json(StatusCode::OK, b"{}".to_vec()), text);
+        self.answer_after(errand, reply, nothing(), text);
     }
 
     fn forget_sandbox_key(&mut self, id: &DockerId) -> Result<(), Refusal> {
@@ -320,7 +318,7 @@ impl Node {
         match outcome {
             Ok(()) => {
                 let text = format!("endpoint {} is removed", call.endpoint.short());
-                self.answer_after(errand, reply, Answer::Json(StatusCode::OK, b"{}".to_vec()), text);
+                self.answer_after(errand, reply, nothing(), text);
             }
             Err(refusal) => answer(reply, Err(refusal)),
         }

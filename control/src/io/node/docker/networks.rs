@@ -1,16 +1,15 @@
 //! Networks of Docker: made, named, removed.
 
-use axum::http::StatusCode;
 use ipnet::IpNet;
 
 use super::super::errand::Errand;
 use super::super::{Node, Reply, answer, now, wall};
-use super::{done, refused};
+use super::{done, nothing, refused};
 use crate::catalog;
 use crate::cluster::ClusterError;
 use crate::docker::protocol::CreateNetwork;
 use crate::docker::{Binding, Bindings, DockerId, Kind, PoolError, Told, Wish};
-use crate::io::server::{Answer, Refusal, explain};
+use crate::io::server::{Refusal, explain};
 use crate::io::worker::Purpose;
 use crate::model::NetworkId;
 use crate::network::{NetworkError, NetworkWish, overlap};
@@ -266,8 +265,7 @@ impl Node {
         }
         self.forget_docker_network(id);
         self.drain_cluster();
-        let well = Answer::Json(StatusCode::OK, b"{}".to_vec());
-        self.answer_after(errand, reply, well, format!("network {} is removed", id.short()));
+        self.answer_after(errand, reply, nothing(), format!("network {} is removed", id.short()));
     }
 
     /// Whether the engine cannot have shown to anybody the network that it removes.
