@@ -2,7 +2,7 @@
 
 use crate::docker_host::Engine;
 use crate::rig::{Rig, needs_root};
-use crate::wait::{eventually, until};
+use crate::wait::eventually;
 
 /// Two hosts, each with an engine and an agent that is its plugin.
 fn engines(rig: &Rig) -> [Engine<'_>; 2] {
@@ -180,14 +180,7 @@ fn kill_agent_at(a: &Engine<'_>, point: &str, command: &str) {
     if command == REMOVE {
         a.ok(RUN);
     }
-    a.host.stop();
-    a.start_agent_to_die(point, &[]);
-    std::thread::scope(|scope| {
-        // The engine of 20.10 repeats a call that broke off, but without its body: it may fail.
-        scope.spawn(|| a.docker(command));
-        until(&format!("the agent dies at {point}"), || a.host.ended().is_some());
-        a.start_agent(&[]);
-    });
+    a.kill_agent_at(point, command, &[]);
     a.ok(REMOVE);
     eventually(&format!("the container is gone, killed at {point}"), || match sandboxes(a) {
         1 => Ok(()),

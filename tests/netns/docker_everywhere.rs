@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::docker_host::{Engine, IMAGE};
 use crate::docker_plugin;
 use crate::rig::{Rig, needs_root};
-use crate::wait::{eventually, until};
+use crate::wait::eventually;
 use crate::weft;
 
 /// Starts the host's agent as plugin and watcher of its engine.
@@ -183,14 +183,7 @@ fn an_agent_killed_while_a_network_is_made_or_removed_agrees_with_the_engine_whe
             engine.ok(MAKE);
             agree(engine, point);
         }
-        engine.host.stop();
-        engine.start_agent_to_die(point, &["--docker", &engine.address()]);
-        std::thread::scope(|scope| {
-            // The engine repeats a call that broke off without its body: it may fail.
-            scope.spawn(|| engine.docker(command));
-            until(&format!("the agent dies at {point}"), || engine.host.ended().is_some());
-            join(engine);
-        });
+        engine.kill_agent_at(point, command, &["--docker", &engine.address()]);
         agree(engine, point);
         engine.docker(REMOVE);
         lacks(engine, "app");

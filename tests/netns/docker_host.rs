@@ -102,9 +102,16 @@ impl<'h> Engine<'h> {
         self.host.start_command(self.agent_command().args(flags));
     }
 
-    /// As [`Engine::start_agent`]; the agent ends itself at the named point.
-    pub(crate) fn start_agent_to_die(&self, point: &str, flags: &[&str]) {
+    /// Has the agent killed at a point that a call of `docker` leads it to, and then started again as it was. The engine of
+    /// 20.10 repeats a call that broke off, but without its body: the command may fail.
+    pub(crate) fn kill_agent_at(&self, point: &str, command: &str, flags: &[&str]) {
+        self.host.stop();
         self.host.start_command(self.agent_command().args(flags).env("WEFT_KILL_AT", point));
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.docker(command));
+            until(&format!("the agent dies at {point}"), || self.host.ended().is_some());
+            self.start_agent(flags);
+        });
     }
 
     fn agent_command(&self) -> Command {
