@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::api::ErrorMessage;
+use crate::api::{ErrorMessage, NetworkCreated};
 use crate::docker::engine::{Container, EngineNetwork, Event, Listed, MakeNetwork};
 
 /// Longest answer read, octets: some thousand containers.
@@ -96,10 +96,13 @@ impl Client {
         self.read(&format!("/containers/{}/json", segment(id)?)).await
     }
 
-    /// Makes a network.
-    pub(crate) async fn make_network(&self, network: &MakeNetwork) -> Result<()> {
+    /// Makes a network; tells its id.
+    pub(crate) async fn make_network(&self, network: &MakeNetwork) -> Result<String> {
         let body = serde_json::to_vec(network).map_err(|fault| EngineError::Unread(fault.to_string()))?;
-        self.ask(Method::POST, "/networks/create", body).await.map(drop)
+        let answer = self.ask(Method::POST, "/networks/create", body).await?;
+        let made: NetworkCreated =
+            serde_json::from_slice(&answer).map_err(|fault| EngineError::Unread(fault.to_string()))?;
+        Ok(made.id)
     }
 
     /// Removes a network; one that is not there is no fault.

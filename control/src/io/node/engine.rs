@@ -36,6 +36,10 @@ pub(crate) struct Engine {
     networks: Option<Vec<EngineNetwork>>,
     /// Containers in networks of weft's, by id.
     containers: BTreeMap<String, Container>,
+    /// Ids of networks that it is known to have had.
+    shown: BTreeSet<String>,
+    /// Networks that it has removed, by id, before it answered that it has made them; and which they were.
+    doubtful: BTreeMap<String, NetworkId>,
     away: Option<String>,
     /// Whether something has changed since it was last compared with the cluster.
     stale: bool,
@@ -57,6 +61,8 @@ impl Engine {
             client,
             networks: None,
             containers: BTreeMap::new(),
+            shown: BTreeSet::new(),
+            doubtful: BTreeMap::new(),
             away: None,
             stale: true,
             obstacles: Vec::new(),
@@ -82,9 +88,15 @@ impl Engine {
         self.networks.iter().flatten().map(|network| network.id.clone()).collect()
     }
 
-    /// Whether no look has shown a network; false while the engine cannot be looked at.
-    pub(super) fn has_not_shown(&self, id: &DockerId) -> bool {
-        self.networks.as_ref().is_some_and(|shown| shown.iter().all(|network| network.id != id.as_str()))
+    /// Whether an engine that removes this network, which is that one of the cluster, may be taking it back while it makes
+    /// it: nothing has shown it yet. False while the engine cannot be looked at. Where the engine is being asked to make
+    /// it, its answer will tell.
+    pub(super) fn may_take_back(&mut self, id: &DockerId, network: NetworkId) -> bool {
+        let unseen = self.networks.is_some() && !self.shown.contains(id.as_str());
+        if unseen && self.under_way.contains(&Step::Make(network)) {
+            self.doubtful.insert(id.as_str().to_owned(), network);
+        }
+        unseen
     }
 
     /// Whether another look will show what has been missing for a while.
@@ -134,6 +146,7 @@ impl Node {
                 if engine.away.take().is_some() {
                     tracing::info!("Docker's engine is there");
                 }
+                engine.shown.extend(networks.iter().map(|network| network.id.clone()));
                 engine.networks = Some(networks);
                 engine.taken.clear();
             }
@@ -178,8 +191,9 @@ impl Node {
     /// The engine has removed a network whatever the plugin said to it: engines do not heed that. Where it must stay,
     /// as containers of other hosts are in it, the engine gets it anew.
     fn forget_destroyed(&mut self, id: &str) {
-        if let Some(networks) = self.engine.as_mut().and_then(|engine| engine.networks.as_mut()) {
-            networks.retain(|network| network.id != id);
+        if let Some(engine) = &mut self.engine {
+            engine.networks.iter_mut().for_each(|networks| networks.retain(|network| network.id != id));
+            engine.shown.remove(id);
         }
         let Ok(id) = id.parse::<DockerId>() else { return };
         if self.docker.bindings().network(&id).is_some() {
@@ -198,7 +212,7 @@ impl Node {
             Step::Make(network) => return self.make_in_engine(*network, step),
             Step::Remove { docker } => return self.remove_from_engine(docker.clone(), step),
         };
-        self.step_taken(step, outcome);
+        self.step_taken(step, outcome.map(|()| None));
     }
 
     fn name_network(&mut self, docker: &DockerId) -> Result<(), String> {
@@ -222,7 +236,7 @@ impl Node {
         let Some(network) = self.cluster.network(now(), id) else { return };
         let request = MakeNetwork { network: request(&network), check_duplicate: true };
         self.ask_engine(step, async move |client| {
-            client.make_network(&request).await.map_err(|fault| {
+            client.make_network(&request).await.map(Some).map_err(|fault| {
                 let (name, fault) = (request.network.name, explain(&fault));
                 format!("network {name} of the cluster cannot be made in this host's Docker engine: {fault}")
             })
@@ -239,13 +253,13 @@ impl Node {
             used.extend(routed().await.map_err(failed)?);
             let network = MakeNetwork::gateway(&used);
             let network = network.ok_or_else(|| failed(format!("no subnet of {LOCAL_POOLS} is free")))?;
-            client.make_network(&network).await.map_err(|fault| failed(explain(&fault)))
+            client.make_network(&network).await.map(Some).map_err(|fault| failed(explain(&fault)))
         });
     }
 
     fn remove_from_engine(&mut self, docker: DockerId, step: Step) {
         self.ask_engine(step, async move |client| {
-            client.remove_network(docker.as_str()).await.map_err(|fault| {
+            client.remove_network(docker.as_str()).await.map(|()| None).map_err(|fault| {
                 let id = docker.short();
                 format!(
                     "network {id}, which is removed, cannot be removed from this host's Docker engine: {}",
@@ -255,10 +269,10 @@ impl Node {
         });
     }
 
-    /// Has a step taken by a task of its own.
+    /// Has a step taken by a task of its own, which tells the id of what it made.
     fn ask_engine<W>(&mut self, step: Step, work: impl FnOnce(Client) -> W)
     where
-        W: Future<Output = Result<(), String>> + Send + 'static,
+        W: Future<Output = Result<Option<String>, String>> + Send + 'static,
     {
         let Some(engine) = &mut self.engine else { return };
         engine.under_way.insert(step.clone());
@@ -270,21 +284,39 @@ impl Node {
         });
     }
 
-    fn step_taken(&mut self, step: Step, outcome: Result<(), String>) {
+    fn step_taken(&mut self, step: Step, outcome: Result<Option<String>, String>) {
         let Some(engine) = &mut self.engine else { return };
         engine.under_way.remove(&step);
         match outcome {
-            Ok(()) => {
+            Ok(made) => {
                 engine.failed.remove(&step);
                 engine.taken.insert(step);
+                if let Some(id) = made {
+                    self.made_in_engine(id);
+                }
             }
             Err(fault) => {
+                // What it has removed of that it has taken back.
+                engine.doubtful.retain(|_, network| step != Step::Make(*network));
                 let known = engine.failed.insert(step, (fault.clone(), now()));
                 if known.is_none_or(|(known, _)| known != fault) {
                     tracing::warn!(fault, "Docker's engine and the cluster differ");
                 }
             }
         }
+    }
+
+    /// The engine has made a network. One that it has removed before it said so was removed by its user.
+    fn made_in_engine(&mut self, id: String) {
+        let Some(engine) = &mut self.engine else { return };
+        let Some(network) = engine.doubtful.remove(&id) else {
+            engine.shown.insert(id);
+            return;
+        };
+        if let Err(refusal) = self.remove_for_docker(network, None) {
+            tracing::warn!(%network, fault = refusal.message, "a network that was removed in the engine stays");
+        }
+        self.drain_cluster();
     }
 }
 
@@ -310,6 +342,7 @@ impl Engine {
 
     fn is_away(&mut self, fault: String) {
         self.networks = None;
+        self.shown.clear();
         if self.away.as_ref() != Some(&fault) {
             tracing::warn!(fault, "Docker's engine is away");
             self.away = Some(fault);

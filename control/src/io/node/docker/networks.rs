@@ -253,12 +253,12 @@ impl Node {
     /// of the cluster, which other hosts have too.
     pub(super) fn delete_docker_network(&mut self, id: &DockerId, reply: Reply) {
         let errand = self.errands.begin();
-        let removed = match self.docker.bindings.network(id) {
+        let removed = match self.docker.bindings.network(id).cloned() {
             None => Ok(()),
             // It may have been made just now, or just before the agent ended.
             Some(Binding::Pending(_)) => self.remove_for_docker(id.network(), Some(errand)),
-            Some(&Binding::Bound(network)) if self.is_taken_back(id, network) => Ok(()),
-            Some(&Binding::Bound(network)) => self.remove_for_docker(network, Some(errand)),
+            Some(Binding::Bound(network)) if self.is_taken_back(id, network) => Ok(()),
+            Some(Binding::Bound(network)) => self.remove_for_docker(network, Some(errand)),
         };
         if let Err(refusal) = removed {
             return answer(reply, Err(refusal));
@@ -268,14 +268,18 @@ impl Node {
         self.answer_after(errand, reply, nothing(), format!("network {} is removed", id.short()));
     }
 
-    /// Whether the engine cannot have shown to anybody the network that it removes.
-    fn is_taken_back(&self, id: &DockerId, network: NetworkId) -> bool {
-        let engine = self.engine.as_ref();
-        self.local.definition(network).is_none() && engine.is_some_and(|engine| engine.has_not_shown(id))
+    /// Whether the engine may be taking back a network of the cluster that it removes, as it could not make it.
+    fn is_taken_back(&mut self, id: &DockerId, network: NetworkId) -> bool {
+        let engine = self.engine.as_mut().filter(|_| self.local.definition(network).is_none());
+        engine.is_some_and(|engine| engine.may_take_back(id, network))
     }
 
     /// Removes a network of this host, or of all, and has the kernel follow; one that is gone is removed already.
-    fn remove_for_docker(&mut self, network: NetworkId, errand: Option<Errand>) -> Result<(), Refusal> {
+    pub(in crate::io::node) fn remove_for_docker(
+        &mut self,
+        network: NetworkId,
+        errand: Option<Errand>,
+    ) -> Result<(), Refusal> {
         if self.local.definition(network).is_some() {
             self.local.remove(network).map_err(|fault| refused(explain(&fault)))?;
             self.settle_bridges(Purpose::Removal, errand);
