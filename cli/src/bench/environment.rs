@@ -6,6 +6,7 @@ use std::thread;
 
 use serde::Serialize;
 
+use crate::traffic;
 use crate::verbs::now;
 
 /// A machine at a moment.
@@ -26,6 +27,8 @@ pub struct Environment {
     pub processor: String,
     /// Processors this process may use.
     pub cores: usize,
+    /// Congestion control of TCP streams.
+    pub congestion: String,
     /// Load averages of 1, 5 and 15 minutes before.
     pub load: String,
 }
@@ -45,6 +48,7 @@ impl Environment {
             architecture: system.machine().to_string_lossy().into_owned(),
             processor: field("/proc/cpuinfo", "model name"),
             cores: thread::available_parallelism()?.get(),
+            congestion: traffic::congestion(),
             load: first_words("/proc/loadavg", 3),
         })
     }
@@ -52,10 +56,10 @@ impl Environment {
     /// It in words.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let Self { date, weft, profile, kernel, architecture, processor, cores, load } = self;
+        let Self { date, weft, profile, kernel, architecture, processor, cores, congestion, load } = self;
         let mut lines = vec![
             format!("weft {weft} ({profile}), Linux {kernel} {architecture}, {date}"),
-            format!("{cores} processors: {processor}; load before: {load}"),
+            format!("{cores} processors: {processor}; load before: {load}; TCP by {congestion}"),
         ];
         if *profile == "debug" {
             lines.push("this is a debug build: its figures mean nothing".to_owned());

@@ -161,6 +161,7 @@ fn report(contenders: &[&str]) -> Report {
         architecture: "x86_64".to_owned(),
         processor: "A <quick> one & only".to_owned(),
         cores: 2,
+        congestion: "cubic".into(),
         load: "0.00 0.01 0.05".to_owned(),
     };
     let settings = Settings::new(&arguments("weft bench a b").measures);

@@ -26,7 +26,7 @@ pub use ping::Pinger;
 pub use processor::ProcessorTime;
 pub use remote::{PORT as REMOTE_PORT, Remote, STREAMS_MAX, serve};
 pub use station::Station;
-pub use tcp::{Throughput, drain, drain_all, pump, pump_all};
+pub use tcp::{Throughput, congestion, drain, drain_all, pump, pump_all};
 pub use udp::{Arrivals, Departures, UdpLoad, count_arrivals, send_load};
 
 /// Smallest IP packets of a load, and payload of what is sent back and forth, octets.

@@ -1,5 +1,6 @@
 //! TCP streams, as fast as they go.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -8,11 +9,24 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 
 use super::{PATIENCE, per_second, span};
 
 /// Octets per `write` and `read`, as iperf3's default.
 const BLOCK: usize = 128 << 10;
+
+/// Linux's own congestion control. BBR, the default of some systems, sends at a pace that it guesses; the rate of one
+/// stream is then that guess and not what the path carries.
+const CONGESTION: &str = "cubic";
+
+/// Congestion control that streams have: cubic, or the system's default where it lacks that.
+#[must_use]
+pub fn congestion() -> String {
+    let setting = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{name}")).unwrap_or_default();
+    let has_it = setting("available_congestion_control").split_whitespace().any(|name| name == CONGESTION);
+    if has_it { CONGESTION.to_owned() } else { setting("congestion_control").trim().to_owned() }
+}
 
 /// What one end of TCP streams saw.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -47,6 +61,8 @@ impl Throughput {
 pub fn pump(mut stream: TcpStream, time: Duration) -> io::Result<Throughput> {
     let block = vec![0x5a; BLOCK];
     stream.set_write_timeout(Some(PATIENCE))?;
+    // Where it lacks that, the system's default stays.
+    let _ = SockRef::from(&stream).set_tcp_congestion(CONGESTION.as_bytes());
     let start = Instant::now();
     let mut octets = 0;
     while start.elapsed() < time {

@@ -4,8 +4,8 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use super::queues::Queues;
 use super::sys::Received;
-use super::tap::TapQueue;
 use super::worker::{Ports, Shared};
 use crate::change::Event;
 use crate::engine::{Engine, SealedSource, Source, Verdict};
@@ -14,7 +14,7 @@ use crate::offload::{Arrival, Checksum, CoalesceError, Coalescer, Merged};
 use crate::seal::{self, Header, InnerChecksum, Opened, TRAIN_MAX};
 use crate::segment::Segment;
 use crate::stats::{Counter, Counters, DropReason};
-use crate::wire::{vnet, vxlan};
+use crate::wire::{flow, vnet, vxlan};
 
 /// Parts of one write: header, rewritten head, and the most pieces a coalescer joins.
 const PARTS: usize = 2 + 64;
@@ -199,7 +199,7 @@ impl<'b> Batch<'b> {
         let (memory, ports, counters) = (&*self.memory, self.ports, &self.shared.counters);
         self.coalescer.flush(memory, |merged| {
             if let Some(Some(port)) = ports.get(merged.port as usize) {
-                write(&port.queue, &merged, memory, counters);
+                write(&port.queues, &merged, memory, counters);
             }
         });
     }
@@ -231,7 +231,7 @@ fn reason_of(error: CoalesceError) -> DropReason {
     }
 }
 
-fn write(queue: &TapQueue, merged: &Merged<'_>, memory: &[u8], counters: &Counters) {
+fn write(queues: &Queues, merged: &Merged<'_>, memory: &[u8], counters: &Counters) {
     let vnet: [u8; vnet::HEADER_LEN] = merged.vnet.emit();
     let mut parts = [IoSlice::new(&[]); PARTS];
     parts[0] = IoSlice::new(&vnet);
@@ -240,6 +240,8 @@ fn write(queue: &TapQueue, merged: &Merged<'_>, memory: &[u8], counters: &Counte
         *part = IoSlice::new(&memory[piece.start as usize..piece.end as usize]);
     }
     let frames = merged.segments() as u64;
+    // All of one flow by the same queue: the kernel takes what comes back by it.
+    let queue = queues.of_flow(flow::hash(&parts[usize::from(merged.head.is_empty()) + 1]));
     match queue.write(&parts[..2 + merged.pieces.len()]) {
         Ok(written) => {
             counters.add(Counter::WritesIn, 1);

@@ -7,6 +7,7 @@ use socket2::Socket;
 
 use super::batch::Batch;
 use super::sys::{Inbox, kernel_version};
+use super::turns::{MOST, Turns};
 use super::worker::{Ports, Shared};
 use crate::engine::Engine;
 use crate::fdb::Seconds;
@@ -27,28 +28,39 @@ const LARGE: usize = 16 << 10;
 
 /// The receiving half of a worker.
 pub(crate) struct Inbound {
-    socket: Socket,
+    sockets: Vec<Socket>,
+    turns: Turns,
+    /// Messages to ask each socket for next.
+    batches: [usize; MOST],
     inbox: Inbox,
     coalescer: Coalescer,
-    /// Messages to ask for next.
-    batch: usize,
     /// Errors, modulo [`STUMBLES_MAX`].
     stumbled: u8,
-    /// There may be something to receive.
-    pub(crate) ready: bool,
 }
 
 impl Inbound {
-    pub(crate) fn new(socket: Socket) -> Self {
-        Self::with_inbox(socket, Inbox::new(MESSAGES, MESSAGE_MAX))
+    /// `sockets` are 1 to [`MOST`]; there may be something to receive from each.
+    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
+        Self::with_inbox(sockets, Inbox::new(MESSAGES, MESSAGE_MAX))
     }
 
     /// As [`Inbound::new`], with memory of another size.
-    pub(crate) fn with_inbox(socket: Socket, inbox: Inbox) -> Self {
+    pub(crate) fn with_inbox(sockets: Vec<Socket>, inbox: Inbox) -> Self {
         // Linux 6.2 brought TUN_F_USO4; before, a UDP super-frame written to a TAP is an error.
         let udp =
             if kernel_version() >= (6, 2) { UdpSegmentation::Supported } else { UdpSegmentation::Missing };
-        Self { socket, inbox, coalescer: Coalescer::new(udp), batch: MESSAGES_IDLE, stumbled: 0, ready: true }
+        let (turns, batches) = (Turns::new(sockets.len()), [MESSAGES_IDLE; MOST]);
+        Self { sockets, turns, batches, inbox, coalescer: Coalescer::new(udp), stumbled: 0 }
+    }
+
+    /// Whether there may be something to receive.
+    pub(crate) fn is_due(&self) -> bool {
+        self.turns.are_due()
+    }
+
+    /// There is something to receive from socket `index`.
+    pub(crate) fn wake(&mut self, index: usize) {
+        self.turns.wake(index);
     }
 
     /// Whether to read on after an error: an error that stays waits for the next packet after some tries.
@@ -57,16 +69,23 @@ impl Inbound {
         error.kind() != io::ErrorKind::WouldBlock && self.stumbled > 0
     }
 
-    /// Receives one batch and writes it to the ports.
+    /// Receives one batch from the socket whose turn it is and writes it to the ports.
     pub(crate) fn turn(&mut self, engine: &Engine, now: Seconds, ports: &Ports, shared: &Shared) {
-        let received = self.inbox.receive(self.socket.as_fd(), self.batch);
+        let Some(current) = self.turns.current() else { return };
+        let batch = self.batches[current];
+        let received = self.inbox.receive(self.sockets[current].as_fd(), batch);
         let count = *received.as_ref().unwrap_or(&0);
         // An error on an unconnected socket is about nobody in particular, and reading it has cleared it. What waits
         // behind it raised its edge before.
-        self.ready = match received {
-            Ok(count) => count == self.batch,
+        let more = match received {
+            Ok(count) => count == batch,
             Err(error) => self.stumbles(&error),
         };
+        if more {
+            self.turns.pass();
+        } else {
+            self.turns.empty();
+        }
         let mut octets = 0;
         for index in 0..count {
             let Some(message) = self.inbox.message(index) else { continue };
@@ -76,9 +95,9 @@ impl Inbound {
         }
         let memory = self.inbox.memory();
         Batch { engine, now, ports, shared, memory, coalescer: &mut self.coalescer }.flush();
-        self.batch = match count {
+        self.batches[current] = match count {
             _ if octets >= count.max(1) * LARGE => MESSAGES_LARGE,
-            _ if self.ready => MESSAGES,
+            _ if more => MESSAGES,
             _ => MESSAGES_IDLE,
         };
     }

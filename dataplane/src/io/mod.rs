@@ -22,10 +22,12 @@ mod outbound;
 mod outbox;
 mod packet;
 mod plan;
+mod queues;
 mod sys;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod udp;
 mod worker;
 
@@ -105,12 +107,12 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
-    /// A TAP has as many queues as there are workers.
-    #[error("segment {vni} needs {expected} TAP queues, one per worker, not {given}")]
+    /// A TAP has some queues for each worker.
+    #[error("segment {vni} needs {expected} TAP queues, as many for each worker, not {given}")]
     Queues {
         /// The segment.
         vni: Vni,
-        /// Number of workers.
+        /// Number of queues needed: see [`Dataplane::queues`].
         expected: usize,
         /// Number of queues given.
         given: usize,
@@ -201,18 +203,18 @@ impl Dataplane {
         self.address
     }
 
-    /// Number of workers, which is the number of queues a TAP must have.
+    /// Number of queues a TAP must have: some for each worker.
     #[must_use]
-    pub fn workers(&self) -> usize {
-        self.workers.len()
+    pub fn queues(&self) -> usize {
+        self.workers.len() * turns::per_worker(self.workers.len())
     }
 
-    /// Gives segment `vni` its port. Returns when every worker serves its queue. `sealing` is what
+    /// Gives segment `vni` its port. Returns when every worker serves its queues. `sealing` is what
     /// [`SegmentSpec::sealing`](crate::segment::SegmentSpec::sealing) is of the network behind the port: while another
     /// network has the VNI, nothing passes between that and this port.
     ///
     /// # Errors
-    /// Wrong number of queues, a port there already, or a worker that cannot wait for its queue; the TAP is
+    /// Wrong number of queues, a port there already, or a worker that cannot wait for its queues; the TAP is
     /// gone then, for its queues were consumed.
     pub fn attach(
         &self,
@@ -220,7 +222,7 @@ impl Dataplane {
         sealing: Option<[u8; 16]>,
         queues: Vec<TapQueue>,
     ) -> Result<(), DataplaneError> {
-        let (expected, given) = (self.workers.len(), queues.len());
+        let (expected, given) = (self.queues(), queues.len());
         if given != expected {
             return Err(DataplaneError::Queues { vni, expected, given });
         }
@@ -229,13 +231,16 @@ impl Dataplane {
             return Err(DataplaneError::Attached { vni });
         }
         let (done, results) = mpsc::channel();
-        for (worker, queue) in self.workers.iter().zip(queues) {
-            worker.tell(Command::Attach { vni, sealing, queue, done: done.clone() });
+        let mut queues = queues.into_iter();
+        let share = expected / self.workers.len();
+        for worker in &self.workers {
+            let queues = queues.by_ref().take(share).collect();
+            worker.tell(Command::Attach { vni, sealing, queues, done: done.clone() });
         }
         drop(done);
         attached.push(vni);
         drop(attached);
-        match acknowledged(&results, expected) {
+        match acknowledged(&results, self.workers.len()) {
             Ok(()) => Ok(()),
             Err(source) => {
                 self.detach(vni);

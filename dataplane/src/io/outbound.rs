@@ -14,7 +14,7 @@ use crate::engine::{Engine, Reply, Verdict};
 use crate::fdb::Seconds;
 use crate::stats::{Counter, Counters, DropReason};
 use crate::wire::vnet::{self, VnetHeader};
-use crate::wire::{ethernet, vxlan};
+use crate::wire::{ethernet, flow, vxlan};
 
 /// Longest read from a TAP: header, Ethernet header with tag, 64 KiB of IP.
 const READ_MAX: usize = vnet::HEADER_LEN + ethernet::HEADER_LEN + ethernet::TAG_LEN + 65_535;
@@ -47,7 +47,7 @@ impl Outbound {
         let mut read = self.used;
         while read + READ_MAX <= FRAMES {
             let start = self.used;
-            match port.queue.read(&mut self.frames[start..start + READ_MAX]) {
+            match port.queues.read(&mut self.frames[start..start + READ_MAX]) {
                 Ok(len) => {
                     let (start, end) = (start + vnet::HEADER_LEN, start + len);
                     read += len.next_multiple_of(64);
@@ -62,7 +62,6 @@ impl Outbound {
                     }
                 }
                 Err(error) => {
-                    port.ready = false;
                     if is_gone(&error) {
                         shared.tell(Event::PortLost { vni: port.vni });
                     }
@@ -156,7 +155,8 @@ fn answer(port: &Port, reply: &Reply, counters: &Counters) -> Frame {
 /// Writes a frame of our own to a port.
 pub(crate) fn say(port: &Port, reply: &Reply, counters: &Counters) {
     let vnet = VnetHeader::PLAIN.emit();
-    match port.queue.write(&[IoSlice::new(&vnet), IoSlice::new(reply.frame())]) {
+    let queue = port.queues.of_flow(flow::hash(reply.frame()));
+    match queue.write(&[IoSlice::new(&vnet), IoSlice::new(reply.frame())]) {
         Ok(_) => counters.add(Counter::NeighbourReplies, 1),
         Err(_) => counters.dropped(DropReason::TapWriteFailed, 1),
     }

@@ -97,6 +97,12 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
     check(result).map(drop)
 }
 
+/// Gives the calling thread, and no other, this nice value (`man 2 setpriority`, C library/kernel differences).
+pub(crate) fn set_nice(value: c_int) -> io::Result<()> {
+    // SAFETY: setpriority takes its arguments by value; no memory is touched.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) }).map(drop)
+}
+
 /// The kernel's version, such as (6, 18); (0, 0) where it cannot be told.
 #[must_use]
 pub fn kernel_version() -> (u32, u32) {

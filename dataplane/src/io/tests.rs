@@ -16,8 +16,10 @@ use super::bell;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::outbox::{Outbox, Part};
+use super::queues::Queues;
 use super::sys::Inbox;
 use super::tap::TapQueue;
+use super::turns::MOST;
 use super::udp;
 use super::worker::{Port, Shared};
 use crate::change::{Change, Event};
@@ -350,7 +352,7 @@ impl Rig {
             engine: Engine::new(OWN, 1, 1).after(Change::SetSegment(spec)),
             inbound: Inbound::new(underlay.inbound),
             outbound: Outbound::new(underlay.outbound),
-            ports: vec![Some(Port { vni: vni(42), sealing, queue, ready: true })],
+            ports: vec![Some(Port { vni: vni(42), sealing, queues: Queues::new(vec![queue]) })],
             tap,
             peer,
             address,
@@ -369,14 +371,15 @@ impl Rig {
 
     fn outbound_turn(&mut self) {
         let port = self.ports[0].as_mut().expect("a port");
+        port.queues.wake(0);
         self.outbound.turn(&self.engine, NOW, port, &self.shared);
         self.outbound.flush(&self.shared.counters);
     }
 
     /// Takes in everything there is.
     fn inbound_turns(&mut self) {
-        self.inbound.ready = true;
-        while self.inbound.ready {
+        (0..MOST).for_each(|socket| self.inbound.wake(socket));
+        while self.inbound.is_due() {
             self.inbound.turn(&self.engine, NOW, &self.ports, &self.shared);
         }
     }
@@ -455,7 +458,7 @@ fn truncated_message() -> Totals {
     let socket = Socket::from(UdpSocket::bind((HERE, 0)).expect("loopback"));
     socket.set_nonblocking(true).expect("a socket");
     rig.address = socket.local_addr().expect("bound").as_socket().expect("IP");
-    rig.inbound = Inbound::with_inbox(socket, Inbox::new(4, 64));
+    rig.inbound = Inbound::with_inbox(vec![socket], Inbox::new(4, 64));
     rig.peer_sends(&datagram(42, &b_to_a(500)));
     rig.inbound_turns();
     rig.totals()
@@ -515,7 +518,7 @@ fn refused_write() -> Totals {
     let mut rig = Rig::facing_peer();
     let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     let queue = TapQueue::from(full);
-    rig.ports[0] = Some(Port { vni: vni(42), sealing: None, queue, ready: false });
+    rig.ports[0] = Some(Port { vni: vni(42), sealing: None, queues: Queues::new(vec![queue]) });
     rig.peer_sends(&datagram(42, &b_to_a(5)));
     rig.inbound_turns();
     rig.totals()

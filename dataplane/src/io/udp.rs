@@ -1,4 +1,4 @@
-//! Underlay sockets: one per worker to receive on the VXLAN port, a pool to send from.
+//! Underlay sockets: some per worker to receive on the VXLAN port, a pool to send from.
 //!
 //! A UDP socket has one source port, and RFC 7348 §5 wants the source port to be a hash of the inner flow, so
 //! that NICs and the peer's workers spread flows. Hence a small pool of sockets, each on its own port. All
@@ -14,10 +14,13 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use super::turns::per_worker;
 use super::{DataplaneError, sys};
 
-/// Receive and send buffers, octets: 64 super-frames, counted by the kernel at about twice their payload.
-const BUFFER: i32 = 8 << 20;
+/// Send buffer of a socket, octets: 64 super-frames, counted by the kernel at about twice their payload.
+const SEND_BUFFER: i32 = 8 << 20;
+/// Receive buffer of a socket, octets: a quarter of that, as a worker has several.
+const RECEIVE_BUFFER: i32 = 2 << 20;
 
 /// First port of the range RFC 7348 §5 recommends for the source.
 const SOURCE_PORT_MIN: u16 = 49152;
@@ -26,8 +29,8 @@ const SOURCE_PORTS: u16 = u16::MAX - SOURCE_PORT_MIN + 1;
 /// The sockets of one worker.
 #[derive(Debug)]
 pub(crate) struct Underlay {
-    /// Bound to the VXLAN port; shares it with the other workers' by SO_REUSEPORT.
-    pub(crate) inbound: Socket,
+    /// Bound to the VXLAN port, which they and the other workers' share by SO_REUSEPORT.
+    pub(crate) inbound: Vec<Socket>,
     /// Send only, each on a source port of its own; the same for all workers.
     pub(crate) outbound: Arc<[Socket]>,
 }
@@ -48,24 +51,22 @@ pub(crate) fn open(
     let probe = bound(bind, port, false).map_err(|source| bind_error(bind, port, source))?;
     let address = local_address(&probe).map_err(refused)?;
     let outbound = pool(bind, source_ports).map_err(refused)?;
-    let mut inbound = vec![probe];
-    if workers > 1 {
-        // A process that is just being started holds a copy of the probe until it runs its program.
-        inbound[0].set_reuse_port(true).map_err(refused)?;
-        inbound.clear();
-        for _ in 0..workers {
-            let shared = bound(bind, address.port(), true);
-            inbound.push(shared.map_err(|source| bind_error(bind, address.port(), source))?);
-        }
-    }
-    let underlays = inbound
-        .into_iter()
-        .map(|inbound| {
-            prepare_inbound(&inbound)?;
-            Ok(Underlay { inbound, outbound: Arc::clone(&outbound) })
-        })
-        .collect::<io::Result<_>>();
-    Ok((address, underlays.map_err(refused)?))
+    // A process that is just being started holds a copy of the probe until it runs its program.
+    probe.set_reuse_port(true).map_err(refused)?;
+    drop(probe);
+    let underlay = |_| {
+        let inbound =
+            (0..per_worker(workers)).map(|_| inbound(bind, address.port())).collect::<Result<_, _>>()?;
+        Ok(Underlay { inbound, outbound: Arc::clone(&outbound) })
+    };
+    Ok((address, (0..workers).map(underlay).collect::<Result<_, _>>()?))
+}
+
+/// One of the sockets that share a port.
+fn inbound(bind: IpAddr, port: u16) -> Result<Socket, DataplaneError> {
+    let socket = bound(bind, port, true).map_err(|source| bind_error(bind, port, source))?;
+    prepare_inbound(&socket).map_err(|source| DataplaneError::Socket { bind, source })?;
+    Ok(socket)
 }
 
 /// Sockets on `source_ports` free ports of the range; other agents of this host may hold some.
@@ -92,7 +93,7 @@ fn bound(bind: IpAddr, port: u16, share: bool) -> io::Result<Socket> {
 
 fn prepare_inbound(socket: &Socket) -> io::Result<()> {
     let fd = socket.as_fd();
-    set_buffer(socket, libc::SO_RCVBUFFORCE)?;
+    set_buffer(socket, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
     sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1)?;
     if is_v6(socket)? {
         // Peers may send IPv6 datagrams without checksum (RFC 6935).
@@ -104,7 +105,7 @@ fn prepare_inbound(socket: &Socket) -> io::Result<()> {
 fn outbound(bind: IpAddr, next: &mut u16) -> io::Result<Socket> {
     let socket = socket(bind)?;
     bind_source_port(&socket, bind, next)?;
-    set_buffer(&socket, libc::SO_SNDBUFFORCE)?;
+    set_buffer(&socket, libc::SO_SNDBUFFORCE, SEND_BUFFER)?;
     forbid_fragments(&socket, bind.is_ipv4())?;
     // Nothing is read from these sockets: a filter that accepts no octet keeps strays out of their queues.
     const RETURN: u16 = 0x06;
@@ -149,12 +150,12 @@ fn bind_source_port(socket: &Socket, bind: IpAddr, next: &mut u16) -> io::Result
 }
 
 /// Beyond the system's limit where we may (CAP_NET_ADMIN), else as far as it goes.
-fn set_buffer(socket: &Socket, force: i32) -> io::Result<()> {
-    if sys::set_option(socket.as_fd(), libc::SOL_SOCKET, force, BUFFER).is_ok() {
+fn set_buffer(socket: &Socket, force: i32, octets: i32) -> io::Result<()> {
+    if sys::set_option(socket.as_fd(), libc::SOL_SOCKET, force, octets).is_ok() {
         return Ok(());
     }
     let plain = if force == libc::SO_RCVBUFFORCE { libc::SO_RCVBUF } else { libc::SO_SNDBUF };
-    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, plain, BUFFER)
+    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, plain, octets)
 }
 
 fn local_address(socket: &Socket) -> io::Result<SocketAddr> {

@@ -1,5 +1,5 @@
-//! A packet worker: one thread that runs every packet to completion, from one queue of every TAP to its own
-//! underlay sockets and back. It waits in epoll without a timeout, so nothing spins when nothing flows.
+//! A packet worker: one thread that runs every packet to completion, from its queues of every TAP to the
+//! underlay and back. It waits in epoll without a timeout, so nothing spins when nothing flows.
 //!
 //! Rounds alternate: one batch inbound, then one fill of the frame memory outbound. Neither side can starve
 //! the other, and what was read is still in the processor's cache when it is sent.
@@ -19,7 +19,10 @@ use nix::sys::eventfd::EventFd;
 use super::inbound::Inbound;
 use super::limiter::Limiter;
 use super::outbound::{self, Outbound};
+use super::queues::Queues;
+use super::sys;
 use super::tap::TapQueue;
+use super::turns;
 use super::udp::Underlay;
 use crate::change::Event;
 use crate::engine::{Engine, Reply};
@@ -34,7 +37,7 @@ pub(crate) enum Command {
     Attach {
         vni: Vni,
         sealing: Option<[u8; 16]>,
-        queue: TapQueue,
+        queues: Vec<TapQueue>,
         done: Sender<io::Result<()>>,
     },
     Detach {
@@ -49,21 +52,19 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Epoll token of the owner's bell, of the underlay, and of the first port.
+/// Epoll token of the owner's bell, of the first underlay socket, and of the first queue of the first port.
 const BELL: u64 = 0;
 const UNDERLAY: u64 = 1;
-const FIRST_PORT: u64 = 2;
+const FIRST_PORT: u64 = UNDERLAY + turns::MOST as u64;
 /// Events taken per wait; the rest comes with the next.
 const EVENTS: usize = 32;
 
-/// One worker's queue of a segment's TAP.
+/// One worker's share of a segment's TAP.
 pub(crate) struct Port {
     pub(crate) vni: Vni,
     /// The id of the network behind it, if that is sealed.
     pub(crate) sealing: Option<[u8; 16]>,
-    pub(crate) queue: TapQueue,
-    /// There may be something to read.
-    pub(crate) ready: bool,
+    pub(crate) queues: Queues,
 }
 
 impl Port {
@@ -160,7 +161,9 @@ pub(crate) struct Worker {
 pub(crate) fn wait_set(worker: &Worker) -> io::Result<Epoll> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&worker.bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-    epoll.add(worker.underlay.inbound.as_fd(), edge(UNDERLAY))?;
+    for (socket, token) in worker.underlay.inbound.iter().zip(UNDERLAY..) {
+        epoll.add(socket.as_fd(), edge(token))?;
+    }
     Ok(epoll)
 }
 
@@ -169,8 +172,13 @@ fn edge(token: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
 }
 
+/// Nice value of workers: before programs, as the kernel's own packet path is, but no reason to starve them.
+const NICE: i32 = -10;
+
 /// Runs until told to stop.
 pub(crate) fn run(worker: Worker, epoll: Epoll) {
+    // Where that is not permitted (CAP_SYS_NICE, RLIMIT_NICE), packets wait for their turn among programs.
+    let _ = sys::set_nice(NICE);
     let Worker { engine, underlay, bell, commands, shared, start } = worker;
     let outbound = Outbound::new(underlay.outbound);
     let inbound = Inbound::new(underlay.inbound);
@@ -199,11 +207,11 @@ impl Running {
         }
         let engine = self.engine.load_full();
         let now = Seconds(self.start.elapsed().as_secs() as u32);
-        if self.inbound.ready {
+        if self.inbound.is_due() {
             self.inbound.turn(&engine, now, &self.ports, &self.shared);
         }
         for slot in 0..self.ports.len() {
-            if let Some(port) = self.ports[slot].as_mut().filter(|port| port.ready) {
+            if let Some(port) = self.ports[slot].as_mut().filter(|port| port.queues.are_due()) {
                 self.outbound.turn(&engine, now, port, &self.shared);
             }
         }
@@ -212,7 +220,7 @@ impl Running {
     }
 
     fn wait(&mut self) -> bool {
-        let ready = self.inbound.ready || self.ports.iter().flatten().any(|port| port.ready);
+        let ready = self.inbound.is_due() || self.ports.iter().flatten().any(|port| port.queues.are_due());
         let timeout = if ready { EpollTimeout::ZERO } else { EpollTimeout::NONE };
         let mut events = [EpollEvent::empty(); EVENTS];
         let Ok(count) = self.epoll.wait(&mut events, timeout) else { return true };
@@ -224,10 +232,11 @@ impl Running {
                         return false;
                     }
                 }
-                UNDERLAY => self.inbound.ready = true,
+                token @ UNDERLAY..FIRST_PORT => self.inbound.wake((token - UNDERLAY) as usize),
                 token => {
-                    if let Some(Some(port)) = self.ports.get_mut((token - FIRST_PORT) as usize) {
-                        port.ready = true;
+                    let (slot, queue) = place_of(token);
+                    if let Some(Some(port)) = self.ports.get_mut(slot) {
+                        port.queues.wake(queue);
                     }
                 }
             }
@@ -239,8 +248,8 @@ impl Running {
         let _ = self.bell.read();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Attach { vni, sealing, queue, done } => {
-                    let _ = done.send(self.attach(vni, sealing, queue));
+                Command::Attach { vni, sealing, queues, done } => {
+                    let _ = done.send(self.attach(vni, sealing, queues));
                 }
                 Command::Detach { vni, done } => {
                     self.detach(vni);
@@ -257,10 +266,12 @@ impl Running {
         true
     }
 
-    fn attach(&mut self, vni: Vni, sealing: Option<[u8; 16]>, queue: TapQueue) -> io::Result<()> {
+    fn attach(&mut self, vni: Vni, sealing: Option<[u8; 16]>, queues: Vec<TapQueue>) -> io::Result<()> {
         let slot = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
-        self.epoll.add(&queue, edge(FIRST_PORT + slot as u64))?;
-        let port = Some(Port { vni, sealing, queue, ready: true });
+        for (index, queue) in queues.iter().enumerate() {
+            self.epoll.add(queue, edge(token_of(slot, index)))?;
+        }
+        let port = Some(Port { vni, sealing, queues: Queues::new(queues) });
         if slot == self.ports.len() {
             self.ports.push(port);
         } else {
@@ -272,8 +283,21 @@ impl Running {
     fn detach(&mut self, vni: Vni) {
         for slot in &mut self.ports {
             if let Some(port) = slot.take_if(|port| port.vni == vni) {
-                let _ = self.epoll.delete(&port.queue);
+                for queue in port.queues.all() {
+                    let _ = self.epoll.delete(queue);
+                }
             }
         }
     }
+}
+
+/// Epoll token of queue `index` of the port in `slot`.
+fn token_of(slot: usize, index: usize) -> u64 {
+    FIRST_PORT + (slot * turns::MOST + index) as u64
+}
+
+/// Slot and queue of an epoll token.
+fn place_of(token: u64) -> (usize, usize) {
+    let place = (token - FIRST_PORT) as usize;
+    (place / turns::MOST, place % turns::MOST)
 }

@@ -22,8 +22,8 @@ use crate::io::server::explain;
 use crate::io::streams::{Doors, Outgoing, accept};
 use crate::model::NetworkId;
 
-/// Source ports each worker spreads flows over.
-const SOURCE_PORTS: usize = 16;
+/// Source ports that flows are spread over.
+const SOURCE_PORTS: usize = 32;
 /// Buffer of the gossip socket, octets: a burst of records of a few hundred nodes.
 const BUFFER: usize = 4 << 20;
 /// Connections waiting to be accepted.
@@ -154,7 +154,7 @@ impl Carrier for Taps {
         vni: Vni,
         sealing: Option<NetworkId>,
     ) -> Result<(), String> {
-        let made = namespace.run(|| Tap::create(name, self.0.workers())).map_err(|fault| explain(&fault))?;
+        let made = namespace.run(|| Tap::create(name, self.0.queues())).map_err(|fault| explain(&fault))?;
         let queues = made.map_err(|fault| explain(&fault))?;
         self.0.attach(vni, sealing.map(|id| id.0), queues).map_err(|fault| explain(&fault))
     }
