@@ -172,7 +172,7 @@ fn edge(token: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
 }
 
-/// Nice value of workers: before programs, as the kernel's own packet path is, but no reason to starve them.
+/// Nice value of workers' threads: packets go before programs, as they do in the kernel, and starve none.
 const NICE: i32 = -10;
 
 /// Runs until told to stop.
