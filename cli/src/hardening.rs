@@ -8,7 +8,7 @@ use nix::sys::prctl::{set_dumpable, set_no_new_privs};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Capabilities an agent uses, each for something that nothing less allows.
-const USED: [Capability; 8] = [
+const USED: [Capability; 7] = [
     // TAP devices, links, addresses, routes, nftables, sysctls of namespaces.
     Capability::CAP_NET_ADMIN,
     // Entering and making network and mount namespaces, pinning them by a mount.
@@ -23,8 +23,6 @@ const USED: [Capability; 8] = [
     Capability::CAP_NET_RAW,
     // Ports below 1024, where they are configured.
     Capability::CAP_NET_BIND_SERVICE,
-    // Packet workers go before programs.
-    Capability::CAP_SYS_NICE,
 ];
 
 /// Switches off core dumps of this process, which would hold keys.

@@ -121,6 +121,9 @@ named! {
         OffloadHeaderTooLong = "offload_header_too_long",
         /// Inner super-frame of a kernel VTEP on this machine, with a wrong checksum.
         OversizeCorrupt = "oversize_corrupt",
+        /// Receive buffer of an underlay socket full: more came than workers took. The kernel counts it; a run
+        /// that UDP_GRO joined may count as one.
+        ReceiveBufferFull = "receive_buffer_full",
         /// Send buffer of the underlay socket full.
         SendBufferFull = "send_buffer_full",
         /// Datagram larger than the underlay's MTU.
@@ -254,6 +257,11 @@ impl Totals {
         for (sum, cell) in self.drops.iter_mut().zip(&counters.drops) {
             *sum += cell.load(Ordering::Relaxed);
         }
+    }
+
+    /// Adds what the kernel dropped before any worker saw it.
+    pub(crate) fn add_dropped(&mut self, reason: DropReason, n: u64) {
+        self.drops[reason as usize] += n;
     }
 
     /// The value of one counter.

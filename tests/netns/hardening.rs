@@ -3,8 +3,8 @@
 use crate::rig::{Rig, needs_root};
 
 /// Capabilities an agent keeps (`linux/capability.h`): DAC_OVERRIDE, NET_BIND_SERVICE, NET_ADMIN, NET_RAW,
-/// SYS_CHROOT, SYS_PTRACE, SYS_ADMIN, SYS_NICE.
-const KEPT: [u32; 8] = [1, 10, 12, 13, 18, 19, 21, 23];
+/// SYS_CHROOT, SYS_PTRACE, SYS_ADMIN.
+const KEPT: [u32; 7] = [1, 10, 12, 13, 18, 19, 21];
 
 #[test]
 fn an_agent_keeps_only_the_capabilities_it_uses_and_can_neither_gain_more_nor_be_dumped() {
@@ -34,21 +34,4 @@ fn an_agent_keeps_only_the_capabilities_it_uses_and_can_neither_gain_more_nor_be
         let status = std::fs::read_to_string(thread.path().join("status")).expect("readable");
         assert!(status.contains("NoNewPrivs:\t1"), "every thread has given up alike");
     }
-}
-
-#[test]
-fn packet_workers_alone_go_before_programs() {
-    needs_root!();
-    let rig = Rig::cluster(1);
-    let threads = std::fs::read_dir(format!("/proc/{}/task", rig.hosts[0].pid())).expect("threads").flatten();
-    let mut workers = 0;
-    for thread in threads {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).expect("readable");
-        let (name, fields) = stat.rsplit_once(") ").expect("a name in brackets");
-        let nice = fields.split_whitespace().nth(16).expect("proc_pid_stat(5), field 19");
-        let is_worker = name.contains("weft-worker-");
-        workers += usize::from(is_worker);
-        assert_eq!(nice, if is_worker { "-10" } else { "0" }, "{name}");
-    }
-    assert!(workers > 0);
 }

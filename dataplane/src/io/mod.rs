@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::Socket;
 
 mod batch;
 mod inbound;
@@ -40,7 +41,7 @@ use crate::change::{Change, Event};
 use crate::engine::{Engine, Reply};
 use crate::fdb::Seconds;
 use crate::seal::PeerTotals;
-use crate::stats::{Counters, Totals};
+use crate::stats::{Counters, DropReason, Totals};
 use crate::wire::{MacAddr, Vni};
 use limiter::Limiter;
 use worker::{Command, Shared, Worker};
@@ -150,6 +151,8 @@ pub struct Dataplane {
     attached: Mutex<Vec<Vni>>,
     events: Mutex<Receiver<Event>>,
     event_bell: Arc<EventFd>,
+    /// What workers receive from, to see what the kernel had no room for.
+    inbound: Vec<Socket>,
     start: Instant,
 }
 
@@ -166,6 +169,9 @@ impl Dataplane {
         let engine = Engine::new(bind.to_canonical(), workers.get(), seed);
         let engine = Arc::new(ArcSwap::from_pointee(engine));
         let refused_peers = Arc::new(Limiter::default());
+        let inbound = underlays.iter().flat_map(|underlay| &underlay.inbound).map(Socket::try_clone);
+        let inbound = inbound.collect::<io::Result<_>>();
+        let inbound = inbound.map_err(|source| DataplaneError::Socket { bind, source })?;
         let start = Instant::now();
         let (event_sender, events) = mpsc::sync_channel(EVENTS_MAX);
         let event_bell = Arc::new(bell().map_err(|source| DataplaneError::Worker { worker: 0, source })?);
@@ -176,6 +182,7 @@ impl Dataplane {
             attached: Mutex::default(),
             events: Mutex::new(events),
             event_bell,
+            inbound,
             start,
         };
         for (number, underlay) in underlays.into_iter().enumerate() {
@@ -312,6 +319,7 @@ impl Dataplane {
         for worker in &self.workers {
             totals.add(&worker.counters);
         }
+        totals.add_dropped(DropReason::ReceiveBufferFull, udp::drops(&self.inbound));
         totals
     }
 

@@ -97,10 +97,15 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, valu
     check(result).map(drop)
 }
 
-/// Gives the calling thread, and no other, this nice value (`man 2 setpriority`, C library/kernel differences).
-pub(crate) fn set_nice(value: c_int) -> io::Result<()> {
-    // SAFETY: setpriority takes its arguments by value; no memory is touched.
-    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) }).map(drop)
+/// Packets that a socket had no room for, modulo 2³² (`SO_MEMINFO`, linux/sock_diag.h).
+pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const DROPS: usize = 8;
+    let mut values = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    let (fd, to) = (socket.as_raw_fd(), values.as_mut_ptr());
+    // SAFETY: the pointer is to live memory of `len` octets, and the kernel writes no more than that.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, to.cast(), &raw mut len) })?;
+    Ok(values[DROPS])
 }
 
 /// The kernel's version, such as (6, 18); (0, 0) where it cannot be told.

@@ -152,6 +152,7 @@ fn proof(reason: DropReason) -> Proof {
             Read(vnet, long_headers())
         }
         DropReason::OversizeCorrupt => Proof::Totals(Box::new(corrupt_super_frame())),
+        DropReason::ReceiveBufferFull => Proof::Totals(Box::new(full_receive_buffer())),
         DropReason::SendBufferFull => Proof::Totals(Box::new(full_send_buffer())),
         DropReason::UnderlayMtu => Proof::Totals(Box::new(sent_to(HERE, 65_530))),
         DropReason::SendFailed => {
@@ -490,6 +491,18 @@ fn corrupt_super_frame() -> Totals {
 }
 
 /// Loopback drops what UDP has no room for without a word, so a stream nobody reads stands in for the underlay.
+fn full_receive_buffer() -> Totals {
+    let socket = Socket::from(peer());
+    socket.set_recv_buffer_size(1).expect("the least there is");
+    let (from, to) = (peer(), socket.local_addr().expect("bound").as_socket().expect("IP"));
+    for _ in 0..100 {
+        from.send_to(&[0; 1000], to).expect("loopback");
+    }
+    let mut totals = Totals::default();
+    totals.add_dropped(DropReason::ReceiveBufferFull, udp::drops(&[socket]));
+    totals
+}
+
 fn full_send_buffer() -> Totals {
     let rig = Rig::new(spec());
     let listener = TcpListener::bind((HERE, 0)).expect("loopback");

@@ -113,6 +113,11 @@ fn outbound(bind: IpAddr, next: &mut u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Datagrams that `sockets` had no room for.
+pub(crate) fn drops(sockets: &[Socket]) -> u64 {
+    sockets.iter().filter_map(|socket| sys::socket_drops(socket.as_fd()).ok()).map(u64::from).sum()
+}
+
 /// Has the socket send whole packets only: DF on every one, checked against the device's MTU and not against path MTUs
 /// that anybody may forge.
 ///

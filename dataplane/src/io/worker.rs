@@ -20,7 +20,6 @@ use super::inbound::Inbound;
 use super::limiter::Limiter;
 use super::outbound::{self, Outbound};
 use super::queues::Queues;
-use super::sys;
 use super::tap::TapQueue;
 use super::turns;
 use super::udp::Underlay;
@@ -172,13 +171,8 @@ fn edge(token: u64) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
 }
 
-/// Nice value of workers' threads: packets go before programs, as they do in the kernel, and starve none.
-const NICE: i32 = -10;
-
 /// Runs until told to stop.
 pub(crate) fn run(worker: Worker, epoll: Epoll) {
-    // Where that is not permitted (CAP_SYS_NICE, RLIMIT_NICE), packets wait for their turn among programs.
-    let _ = sys::set_nice(NICE);
     let Worker { engine, underlay, bell, commands, shared, start } = worker;
     let outbound = Outbound::new(underlay.outbound);
     let inbound = Inbound::new(underlay.inbound);

@@ -3,7 +3,9 @@
 //! A ring of words holds one bit per number. Moving on clears whole words and shifts nothing, so a packet costs
 //! the same wherever in the window it falls.
 
-const WORDS: u64 = 256;
+/// 8 KiB: a sender's numbers come by several sockets, which are read by turns, and what waits in one with a thousand others
+/// must not be too old when theirs have passed.
+const WORDS: u64 = 1024;
 const BITS: u64 = u64::BITS as u64;
 
 /// Numbers seen, for the newest [`Window::LEN`] of them.
@@ -21,7 +23,7 @@ impl Default for Window {
 }
 
 impl Window {
-    /// How far behind the newest a number may come: 16,320. One word of the ring is always partly ahead.
+    /// How far behind the newest a number may come: 65,472. One word of the ring is always partly ahead.
     pub const LEN: u64 = (WORDS - 1) * BITS;
 
     /// Notes `number`, which must be authentic; false where it was seen before or is too old to tell.
