@@ -260,7 +260,7 @@ impl Totals {
     }
 
     /// Adds what the kernel dropped before any worker saw it.
-    pub(crate) fn add_dropped(&mut self, reason: DropReason, n: u64) {
+    pub fn add_dropped(&mut self, reason: DropReason, n: u64) {
         self.drops[reason as usize] += n;
     }
 
