@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_dataplane::change::{Change, Event};
-use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap, TapError};
+use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap, TapError, TapQueue};
 use weft_dataplane::seal::{self, Key, PeerSpec, ReceiveSession, SendSession};
 use weft_dataplane::segment::{Broadcast, LocalEndpoint, RemoteEndpoint, SegmentSpec, Vtep};
 use weft_dataplane::stats::{Counter, DropReason};
@@ -160,7 +160,7 @@ fn changes_of_tables_and_ports_disturb_no_traffic() {
                 a.dataplane.apply(Change::SetSegment(spec(&A, &B)));
                 a.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
                 // A program that another test is just starting may hold the TAP before a little longer.
-                let queues = world.within(&A, || Tap::create(&format!("weft{number}"), 1)).expect("a TAP");
+                let queues = world.within(&A, || tap(&a.dataplane, &format!("weft{number}")));
                 a.dataplane.attach(other, None, queues).expect("attached");
                 a.dataplane.detach(other);
                 a.dataplane.apply(Change::RemoveSegment(other));
@@ -227,7 +227,7 @@ fn taps_go_away_with_their_port_and_with_the_dataplane() {
     node.dataplane.detach(vni());
     assert!(!world.has_tap(&A), "after detach");
 
-    let queues = world.within(&A, || Tap::create("weft0", 2)).expect("a TAP");
+    let queues = world.within(&A, || tap(&node.dataplane, "weft0"));
     node.dataplane.attach(vni(), None, queues).expect("attached again");
     assert!(world.has_tap(&A));
     node.dataplane.shutdown();
@@ -240,7 +240,7 @@ fn a_tap_deleted_by_somebody_else_is_told_and_others_go_on() {
     let node = Node::start(&world, &A, &B, 1);
     let other = Vni::try_from(43).expect("24 bits");
     node.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
-    let queues = world.within(&A, || Tap::create("weft1", 1)).expect("a TAP");
+    let queues = world.within(&A, || tap(&node.dataplane, "weft1"));
     node.dataplane.attach(other, None, queues).expect("attached");
     world.ip(&A, "link set weft1 up");
     world.ip(&A, "link del weft1");
@@ -249,6 +249,11 @@ fn a_tap_deleted_by_somebody_else_is_told_and_others_go_on() {
     let told = std::iter::from_fn(|| node.dataplane.poll_event())
         .any(|event| event == Event::PortLost { vni: other });
     assert!(told);
+}
+
+/// A TAP for `dataplane`, in the namespace of the calling thread.
+fn tap(dataplane: &Dataplane, name: &str) -> Vec<TapQueue> {
+    Tap::create(name, dataplane.queues()).expect("root may make TAPs")
 }
 
 /// One of the two hosts.
@@ -511,11 +516,12 @@ impl Node {
     fn start_with(world: &World, host: &Host, spec: SegmentSpec, workers: usize) -> Self {
         let (dataplane, queues) = world.within(host, || {
             let dataplane = Dataplane::start(config(host, workers)).expect("the underlay is there");
-            (dataplane, Tap::create("weft0", workers).expect("root may make TAPs"))
+            let queues = tap(&dataplane, "weft0");
+            (dataplane, queues)
         });
         let (mtu, sealing) = (spec.mtu, spec.sealing);
         dataplane.apply(Change::SetSegment(spec));
-        dataplane.attach(vni(), sealing, queues).expect("one queue per worker");
+        dataplane.attach(vni(), sealing, queues).expect("as many queues as it wants");
         world.dress(host, mtu);
         Self { dataplane }
     }
