@@ -241,7 +241,8 @@ fn write(queues: &Queues, merged: &Merged<'_>, memory: &[u8], counters: &Counter
     }
     let frames = merged.segments() as u64;
     // All of one flow by the same queue: the kernel takes what comes back by it.
-    let queue = queues.of_flow(flow::hash(&parts[usize::from(merged.head.is_empty()) + 1]));
+    let front = if merged.head.is_empty() { &parts[2] } else { &parts[1] };
+    let queue = queues.of_flow(flow::hash(front));
     match queue.write(&parts[..2 + merged.pieces.len()]) {
         Ok(written) => {
             counters.add(Counter::WritesIn, 1);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use socket2::Socket;
 
@@ -28,7 +29,7 @@ const LARGE: usize = 16 << 10;
 
 /// The receiving half of a worker.
 pub(crate) struct Inbound {
-    sockets: Vec<Socket>,
+    sockets: Arc<[Socket]>,
     turns: Turns,
     /// Messages to ask each socket for next.
     batches: [usize; MOST],
@@ -40,12 +41,12 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// `sockets` are 1 to [`MOST`]; there may be something to receive from each.
-    pub(crate) fn new(sockets: Vec<Socket>) -> Self {
+    pub(crate) fn new(sockets: Arc<[Socket]>) -> Self {
         Self::with_inbox(sockets, Inbox::new(MESSAGES, MESSAGE_MAX))
     }
 
     /// As [`Inbound::new`], with memory of another size.
-    pub(crate) fn with_inbox(sockets: Vec<Socket>, inbox: Inbox) -> Self {
+    pub(crate) fn with_inbox(sockets: Arc<[Socket]>, inbox: Inbox) -> Self {
         // Linux 6.2 brought TUN_F_USO4; before, a UDP super-frame written to a TAP is an error.
         let udp =
             if kernel_version() >= (6, 2) { UdpSegmentation::Supported } else { UdpSegmentation::Missing };

@@ -152,7 +152,7 @@ pub struct Dataplane {
     events: Mutex<Receiver<Event>>,
     event_bell: Arc<EventFd>,
     /// What workers receive from, to see what the kernel had no room for.
-    inbound: Vec<Socket>,
+    inbound: Vec<Arc<[Socket]>>,
     start: Instant,
 }
 
@@ -169,9 +169,7 @@ impl Dataplane {
         let engine = Engine::new(bind.to_canonical(), workers.get(), seed);
         let engine = Arc::new(ArcSwap::from_pointee(engine));
         let refused_peers = Arc::new(Limiter::default());
-        let inbound = underlays.iter().flat_map(|underlay| &underlay.inbound).map(Socket::try_clone);
-        let inbound = inbound.collect::<io::Result<_>>();
-        let inbound = inbound.map_err(|source| DataplaneError::Socket { bind, source })?;
+        let inbound = underlays.iter().map(|underlay| Arc::clone(&underlay.inbound)).collect();
         let start = Instant::now();
         let (event_sender, events) = mpsc::sync_channel(EVENTS_MAX);
         let event_bell = Arc::new(bell().map_err(|source| DataplaneError::Worker { worker: 0, source })?);
@@ -319,7 +317,8 @@ impl Dataplane {
         for worker in &self.workers {
             totals.add(&worker.counters);
         }
-        totals.add_dropped(DropReason::ReceiveBufferFull, udp::drops(&self.inbound));
+        let full = self.inbound.iter().map(|sockets| udp::drops(sockets)).sum();
+        totals.add_dropped(DropReason::ReceiveBufferFull, full);
         totals
     }
 

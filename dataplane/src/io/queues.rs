@@ -94,19 +94,13 @@ mod tests {
     #[test]
     fn many_short_frames_end_a_turn_too() {
         let (ends, mut queues) = queues(2);
-        let turn = TURN / FRAME_MIN;
-        let mut before = 0;
-        // A socket holds fewer frames than a turn takes.
-        while before < turn {
+        // A socket holds fewer frames than a turn takes: all but the last of them one by one.
+        for _ in 1..TURN / FRAME_MIN {
             ends[0].send(&[0; 60]).expect("room");
-            if before == turn - 1 {
-                ends[0].send(&[0; 60]).expect("room");
-                ends[1].send(&[1; 60]).expect("room");
-            } else {
-                queues.read(&mut [0; 60]).expect("a frame");
-                queues.wake(0);
-            }
-            before += 1;
+            queues.read(&mut [0; 60]).expect("a frame");
+        }
+        for (end, octet) in [(0, 0), (0, 0), (1, 1)] {
+            ends[end].send(&[octet; 60]).expect("room");
         }
         assert_eq!(order(&mut queues).collect::<Vec<_>>(), [0, 1, 0]);
     }

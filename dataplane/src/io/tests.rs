@@ -459,7 +459,7 @@ fn truncated_message() -> Totals {
     let socket = Socket::from(UdpSocket::bind((HERE, 0)).expect("loopback"));
     socket.set_nonblocking(true).expect("a socket");
     rig.address = socket.local_addr().expect("bound").as_socket().expect("IP");
-    rig.inbound = Inbound::with_inbox(vec![socket], Inbox::new(4, 64));
+    rig.inbound = Inbound::with_inbox([socket].into(), Inbox::new(4, 64));
     rig.peer_sends(&datagram(42, &b_to_a(500)));
     rig.inbound_turns();
     rig.totals()
@@ -490,7 +490,6 @@ fn corrupt_super_frame() -> Totals {
     rig.totals()
 }
 
-/// Loopback drops what UDP has no room for without a word, so a stream nobody reads stands in for the underlay.
 fn full_receive_buffer() -> Totals {
     let socket = Socket::from(peer());
     socket.set_recv_buffer_size(1).expect("the least there is");
@@ -503,6 +502,7 @@ fn full_receive_buffer() -> Totals {
     totals
 }
 
+/// Loopback drops what UDP has no room for without a word, so a stream nobody reads stands in for the underlay.
 fn full_send_buffer() -> Totals {
     let rig = Rig::new(spec());
     let listener = TcpListener::bind((HERE, 0)).expect("loopback");

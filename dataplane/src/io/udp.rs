@@ -30,7 +30,7 @@ const SOURCE_PORTS: u16 = u16::MAX - SOURCE_PORT_MIN + 1;
 #[derive(Debug)]
 pub(crate) struct Underlay {
     /// Bound to the VXLAN port, which they and the other workers' share by SO_REUSEPORT.
-    pub(crate) inbound: Vec<Socket>,
+    pub(crate) inbound: Arc<[Socket]>,
     /// Send only, each on a source port of its own; the same for all workers.
     pub(crate) outbound: Arc<[Socket]>,
 }
