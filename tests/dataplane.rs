@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_dataplane::change::{Change, Event};
-use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap, TapError, TapQueue};
+use weft_dataplane::io::{Dataplane, DataplaneConfig, DataplaneError, Tap, TapError};
 use weft_dataplane::seal::{self, Key, PeerSpec, ReceiveSession, SendSession};
 use weft_dataplane::segment::{Broadcast, LocalEndpoint, RemoteEndpoint, SegmentSpec, Vtep};
 use weft_dataplane::stats::{Counter, DropReason};
@@ -160,8 +160,8 @@ fn changes_of_tables_and_ports_disturb_no_traffic() {
                 a.dataplane.apply(Change::SetSegment(spec(&A, &B)));
                 a.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
                 // A program that another test is just starting may hold the TAP before a little longer.
-                let queues = world.within(&A, || tap(&a.dataplane, &format!("weft{number}")));
-                a.dataplane.attach(other, None, queues).expect("attached");
+                let tap = world.within(&A, || tap(&a.dataplane, &format!("weft{number}")));
+                a.dataplane.attach(other, None, tap).expect("attached");
                 a.dataplane.detach(other);
                 a.dataplane.apply(Change::RemoveSegment(other));
             }
@@ -227,8 +227,8 @@ fn taps_go_away_with_their_port_and_with_the_dataplane() {
     node.dataplane.detach(vni());
     assert!(!world.has_tap(&A), "after detach");
 
-    let queues = world.within(&A, || tap(&node.dataplane, "weft0"));
-    node.dataplane.attach(vni(), None, queues).expect("attached again");
+    let tap = world.within(&A, || tap(&node.dataplane, "weft0"));
+    node.dataplane.attach(vni(), None, tap).expect("attached again");
     assert!(world.has_tap(&A));
     node.dataplane.shutdown();
     assert!(!world.has_tap(&A), "after shutdown");
@@ -240,8 +240,8 @@ fn a_tap_deleted_by_somebody_else_is_told_and_others_go_on() {
     let node = Node::start(&world, &A, &B, 1);
     let other = Vni::try_from(43).expect("24 bits");
     node.dataplane.apply(Change::SetSegment(SegmentSpec { vni: other, ..spec(&A, &B) }));
-    let queues = world.within(&A, || tap(&node.dataplane, "weft1"));
-    node.dataplane.attach(other, None, queues).expect("attached");
+    let tap = world.within(&A, || tap(&node.dataplane, "weft1"));
+    node.dataplane.attach(other, None, tap).expect("attached");
     world.ip(&A, "link set weft1 up");
     world.ip(&A, "link del weft1");
     let _peer = Node::start(&world, &B, &A, 1);
@@ -251,8 +251,31 @@ fn a_tap_deleted_by_somebody_else_is_told_and_others_go_on() {
     assert!(told);
 }
 
+#[test]
+fn what_a_full_tap_drops_is_counted_and_stays_counted_when_it_goes() {
+    let Some(world) = World::new() else { return };
+    let dataplane = world.within(&A, || Dataplane::start(config(&A, 1))).expect("the underlay is there");
+    let mut full = world.within(&A, || tap(&dataplane, "weft0"));
+    world.dress(&A, A.mtu());
+    world.ip(&A, &format!("neigh replace {} lladdr {} dev weft0", B.inner, B.mac));
+    // Nobody reads yet.
+    let socket = world.within(&A, || UdpSocket::bind((A.inner, 0))).expect("an address of the TAP");
+    for _ in 0..10_000 {
+        socket.send_to(&[0; 8], (B.inner, 9)).expect("sent or dropped");
+    }
+    let dropped = full.drops();
+    assert!(dropped > 0);
+    let counted = || dataplane.stats().drops(DropReason::TapQueueFull);
+    dataplane.attach(vni(), None, full).expect("as many queues as it wants");
+    assert!(counted() >= dropped, "while it is there");
+    world.ip(&A, "link del weft0");
+    assert!(counted() >= dropped, "when somebody has taken it away");
+    dataplane.detach(vni());
+    assert!(counted() >= dropped, "when it is gone");
+}
+
 /// A TAP for `dataplane`, in the namespace of the calling thread.
-fn tap(dataplane: &Dataplane, name: &str) -> Vec<TapQueue> {
+fn tap(dataplane: &Dataplane, name: &str) -> Tap {
     Tap::create(name, dataplane.queues()).expect("root may make TAPs")
 }
 
@@ -514,14 +537,14 @@ impl Node {
     }
 
     fn start_with(world: &World, host: &Host, spec: SegmentSpec, workers: usize) -> Self {
-        let (dataplane, queues) = world.within(host, || {
+        let (dataplane, tap) = world.within(host, || {
             let dataplane = Dataplane::start(config(host, workers)).expect("the underlay is there");
-            let queues = tap(&dataplane, "weft0");
-            (dataplane, queues)
+            let tap = tap(&dataplane, "weft0");
+            (dataplane, tap)
         });
         let (mtu, sealing) = (spec.mtu, spec.sealing);
         dataplane.apply(Change::SetSegment(spec));
-        dataplane.attach(vni(), sealing, queues).expect("as many queues as it wants");
+        dataplane.attach(vni(), sealing, tap).expect("as many queues as it wants");
         world.dress(host, mtu);
         Self { dataplane }
     }

@@ -124,6 +124,9 @@ named! {
         /// Receive buffer of an underlay socket full: more came than workers took. The kernel counts it; a run
         /// that UDP_GRO joined may count as one.
         ReceiveBufferFull = "receive_buffer_full",
+        /// Queue of a TAP full: more came out of the network's bridge than workers took. The kernel counts it; a
+        /// super-frame counts once.
+        TapQueueFull = "tap_queue_full",
         /// Send buffer of the underlay socket full.
         SendBufferFull = "send_buffer_full",
         /// Datagram larger than the underlay's MTU.

@@ -29,7 +29,7 @@ pub(crate) struct Raw(TapQueue);
 impl Raw {
     pub(crate) fn inside(sandbox: &Sandbox<'_>) -> Self {
         let namespace = &sandbox.namespace;
-        let mut queues = namespace.enter(|| Tap::create("raw", 1)).expect("a TAP");
+        let mut queues = namespace.enter(|| Tap::create("raw", 1)).expect("a TAP").into_queues();
         for command in [
             "ip link add rawbr type bridge stp_state 0 mcast_snooping 0",
             "ip link set rawbr addrgenmode none",

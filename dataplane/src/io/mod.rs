@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ mod batch;
 mod inbound;
 mod lane;
 mod limiter;
+mod link;
 mod outbound;
 mod outbox;
 mod packet;
@@ -44,6 +45,7 @@ use crate::seal::PeerTotals;
 use crate::stats::{Counters, DropReason, Totals};
 use crate::wire::{MacAddr, Vni};
 use limiter::Limiter;
+use link::QueueDrops;
 use worker::{Command, Shared, Worker};
 
 /// Most events waiting to be drained; further ones are lost and counted.
@@ -149,6 +151,8 @@ pub struct Dataplane {
     workers: Vec<Handle>,
     /// Serialises changes, and remembers which segments have a port.
     attached: Mutex<Vec<Vni>>,
+    /// What the kernel dropped in front of the ports.
+    queue_drops: Mutex<QueueDrops>,
     events: Mutex<Receiver<Event>>,
     event_bell: Arc<EventFd>,
     /// What workers receive from, to see what the kernel had no room for.
@@ -178,6 +182,7 @@ impl Dataplane {
             engine,
             workers: Vec::with_capacity(workers.get()),
             attached: Mutex::default(),
+            queue_drops: Mutex::default(),
             events: Mutex::new(events),
             event_bell,
             inbound,
@@ -221,12 +226,8 @@ impl Dataplane {
     /// # Errors
     /// Wrong number of queues, a port there already, or a worker that cannot wait for its queues; the TAP is
     /// gone then, for its queues were consumed.
-    pub fn attach(
-        &self,
-        vni: Vni,
-        sealing: Option<[u8; 16]>,
-        queues: Vec<TapQueue>,
-    ) -> Result<(), DataplaneError> {
+    pub fn attach(&self, vni: Vni, sealing: Option<[u8; 16]>, tap: Tap) -> Result<(), DataplaneError> {
+        let (queues, link) = tap.into_parts();
         let (expected, given) = (self.queues(), queues.len());
         if given != expected {
             return Err(DataplaneError::Queues { vni, expected, given });
@@ -245,6 +246,7 @@ impl Dataplane {
         drop(done);
         attached.push(vni);
         drop(attached);
+        self.queue_drops().add(vni, link);
         match acknowledged(&results, self.workers.len()) {
             Ok(()) => Ok(()),
             Err(source) => {
@@ -257,6 +259,7 @@ impl Dataplane {
     /// Takes the port of segment `vni` away, and with it the TAP. Returns when no worker holds it; without a
     /// port nothing happens.
     pub fn detach(&self, vni: Vni) {
+        self.queue_drops().retire(vni);
         let (done, finished) = mpsc::channel();
         for worker in &self.workers {
             worker.tell(Command::Detach { vni, done: done.clone() });
@@ -319,7 +322,12 @@ impl Dataplane {
         }
         let full = self.inbound.iter().map(|sockets| udp::drops(sockets)).sum();
         totals.add_dropped(DropReason::ReceiveBufferFull, full);
+        totals.add_dropped(DropReason::TapQueueFull, self.queue_drops().total());
         totals
+    }
+
+    fn queue_drops(&self) -> MutexGuard<'_, QueueDrops> {
+        self.queue_drops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Seconds {

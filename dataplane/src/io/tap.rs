@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use super::link::LinkStatistics;
 use super::sys;
 use crate::wire::vnet;
 
@@ -42,9 +43,12 @@ pub enum TapError {
     },
 }
 
-/// Makes TAP devices.
+/// A TAP device. Dropping it removes it.
 #[derive(Debug)]
-pub struct Tap;
+pub struct Tap {
+    queues: Vec<TapQueue>,
+    link: LinkStatistics,
+}
 
 impl Tap {
     /// Creates TAP `name` with `queues` queues in the calling thread's network namespace.
@@ -54,7 +58,7 @@ impl Tap {
     ///
     /// # Errors
     /// A name in use, a bad name or number of queues, a missing privilege (CAP_NET_ADMIN) or kernel feature.
-    pub fn create(name: &str, queues: usize) -> Result<Vec<TapQueue>, TapError> {
+    pub fn create(name: &str, queues: usize) -> Result<Self, TapError> {
         if !is_interface_name(name) {
             return Err(TapError::Name(name.to_owned()));
         }
@@ -64,7 +68,24 @@ impl Tap {
         let queues =
             (0..queues).map(|number| open_queue(name, number == 0)).collect::<Result<Vec<_>, _>>()?;
         configure(name, &queues[0])?;
-        Ok(queues)
+        let link = LinkStatistics::open(name).map_err(refused("watch", name))?;
+        Ok(Self { queues, link })
+    }
+
+    /// Frames its queues had no room for so far; a super-frame counts once.
+    pub fn drops(&mut self) -> u64 {
+        self.link.unsent()
+    }
+
+    /// Its queues, which keep it from now on.
+    #[must_use]
+    pub fn into_queues(self) -> Vec<TapQueue> {
+        self.queues
+    }
+
+    /// Its queues, and what the kernel counts of it.
+    pub(crate) fn into_parts(self) -> (Vec<TapQueue>, LinkStatistics) {
+        (self.queues, self.link)
     }
 
     /// Whether this process may open the tun driver and it has what [`Tap::create`] needs; nothing is made.

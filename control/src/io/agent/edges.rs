@@ -155,8 +155,8 @@ impl Carrier for Taps {
         sealing: Option<NetworkId>,
     ) -> Result<(), String> {
         let made = namespace.run(|| Tap::create(name, self.0.queues())).map_err(|fault| explain(&fault))?;
-        let queues = made.map_err(|fault| explain(&fault))?;
-        self.0.attach(vni, sealing.map(|id| id.0), queues).map_err(|fault| explain(&fault))
+        let tap = made.map_err(|fault| explain(&fault))?;
+        self.0.attach(vni, sealing.map(|id| id.0), tap).map_err(|fault| explain(&fault))
     }
 
     fn close(&self, vni: Vni) {
