@@ -31,8 +31,12 @@ mod docker;
 mod docker_everywhere;
 #[path = "netns/docker_host.rs"]
 mod docker_host;
+#[path = "netns/docker_killed.rs"]
+mod docker_killed;
 #[path = "netns/docker_plugin.rs"]
 mod docker_plugin;
+#[path = "netns/docker_relay.rs"]
+mod docker_relay;
 #[path = "netns/doctor.rs"]
 mod doctor;
 #[path = "netns/everyone.rs"]

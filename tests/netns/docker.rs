@@ -37,7 +37,7 @@ fn meet(ends: [(&Engine<'_>, &str); 2], network: &str) {
 }
 
 /// What of weft and of Docker's endpoints is on a host.
-fn left(engine: &Engine<'_>) -> Vec<String> {
+pub(crate) fn left(engine: &Engine<'_>) -> Vec<String> {
     let host = engine.host;
     let sandboxes = host.json(&["ps"]);
     let sandboxes = sandboxes.as_array().into_iter().flatten().map(|sandbox| sandbox["Name"].to_string());

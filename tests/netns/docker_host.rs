@@ -8,12 +8,18 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::docker_relay::Relay;
 use crate::rig::Host;
 use crate::wait::{eventually, until};
 use crate::weft::{self, Answer};
 
 /// The image every engine has: this machine's busybox.
 pub(crate) const IMAGE: &str = "bb:1";
+
+/// Where engines look for plugins.
+const PLUGINS: &str = "/run/docker/plugins";
+/// Where they do not.
+const BEHIND: &str = "/run/docker/behind";
 
 /// What the engine needs for itself, below the directory `$1`, for as long as standard input is open.
 const SETTING: &str = "
@@ -26,6 +32,8 @@ touch $1/set; exec cat";
 pub(crate) struct Engine<'h> {
     pub(crate) host: &'h Host,
     dir: PathBuf,
+    /// Where the agent serves its plugin's socket.
+    plugins: &'static str,
     /// Keeps the mount namespace.
     keeper: Child,
     daemon: Option<Child>,
@@ -42,7 +50,7 @@ impl<'h> Engine<'h> {
         setting.args(["-m", "--propagation", "private", "sh", "-c", SETTING, "engine"]).arg(&dir);
         let keeper = host.namespace.spawn(setting.stdin(Stdio::piped()).stdout(Stdio::null()));
         until("the engine's mount namespace is set up", || dir.join("set").exists());
-        let mut engine = Self { host, dir, keeper, daemon: None };
+        let mut engine = Self { host, dir, plugins: PLUGINS, keeper, daemon: None };
         engine.launch();
         let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/compose/busybox.sh");
         weft::success(Command::new(recipe).arg(IMAGE).env("DOCKER_HOST", engine.address()));
@@ -118,7 +126,7 @@ impl<'h> Engine<'h> {
         let agent = self.host.agent_command(self.host.ip4.into());
         let mut command = self.inside(agent.get_program());
         command.args(agent.get_args());
-        command.args(["--docker-plugin-dir", "/run/docker/plugins"]);
+        command.args(["--docker-plugin-dir", self.plugins]);
         for (name, value) in agent.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -130,7 +138,22 @@ impl<'h> Engine<'h> {
 
     /// Path of the plugin's socket, as seen from outside.
     pub(crate) fn plugin(&self) -> PathBuf {
-        format!("/proc/{}/root/run/docker/plugins/weft.sock", self.keeper.id()).into()
+        self.socket_in(PLUGINS)
+    }
+
+    fn socket_in(&self, plugins: &str) -> PathBuf {
+        format!("/proc/{}/root{plugins}/weft.sock", self.keeper.id()).into()
+    }
+
+    /// Puts a relay before the agent that is to be started.
+    pub(crate) fn relay(&mut self) -> Relay {
+        self.plugins = BEHIND;
+        Relay::start(self.socket_in(PLUGINS), self.socket_in(BEHIND))
+    }
+
+    /// Process id of the daemon.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the engine runs").id()
     }
 
     /// Calls `docker` with a line of words.

@@ -92,6 +92,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Goes on with the hold of an address for whoever asks for it once more, as the answer was lost; whether it is held.
+    pub fn hold_on(&mut self, now: Instant, network: NetworkId, ip: IpAddr) -> bool {
+        let held = self.holds.get_mut(&(network, ip));
+        held.map(|until| *until = now + HOLD).is_some()
+    }
+
+    /// Ends all holds: whoever was to come for them is gone. What cannot be made durable ends in its time.
+    pub fn release_holds(&mut self) {
+        for (network, ip) in self.holds.keys().copied().collect::<Vec<_>>() {
+            if let Err(fault) = self.release_hold(network, ip) {
+                tracing::warn!(%network, %ip, %fault, "it is held on");
+            }
+        }
+    }
+
     /// Makes a hold durable, which is the promise of its address.
     pub(super) fn promise_hold(
         &mut self,

@@ -47,6 +47,8 @@ pub enum Request {
 /// A call somebody has to do something for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
+    /// `NetworkDriver.GetCapabilities`, which an engine asks for once, before everything else.
+    GetCapabilities,
     /// `NetworkDriver.CreateNetwork`.
     CreateNetwork(CreateNetwork),
     /// `NetworkDriver.DeleteNetwork`.
@@ -194,6 +196,13 @@ pub struct InterfaceName {
     pub dst_prefix: String,
 }
 
+/// Answer to `NetworkDriver.GetCapabilities`.
+#[must_use]
+pub fn capabilities() -> Value {
+    // An engine that is no Swarm manager makes no network of scope global.
+    json!({ "Scope": "local", "ConnectivityScope": "global", "GwAllocChecker": false })
+}
+
 /// Answer to `NetworkDriver.Join`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -293,10 +302,7 @@ pub fn read(path: &str, body: &[u8]) -> Option<(Family, Result<Request, Malforme
 fn network_call(call: &str, body: &[u8]) -> Option<Result<Request, Malformed>> {
     Some(match call {
         "Activate" => Ok(Request::Answered(json!({ "Implements": ["NetworkDriver", "IpamDriver"] }))),
-        "GetCapabilities" => Ok(Request::Answered(json!({
-            // An engine that is no Swarm manager makes no network of scope global.
-            "Scope": "local", "ConnectivityScope": "global", "GwAllocChecker": false
-        }))),
+        "GetCapabilities" => Ok(Request::Asked(Call::GetCapabilities)),
         "GwAllocCheck" => Ok(Request::Answered(json!({ "SkipIPv4": false, "SkipIPv6": false }))),
         "CreateNetwork" => asked(body, Call::CreateNetwork),
         "DeleteNetwork" => asked(body, Call::DeleteNetwork),

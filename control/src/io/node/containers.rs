@@ -69,8 +69,9 @@ impl Node {
         }
     }
 
-    /// Forgets what the engine had and has no more, as it was removed while the agent was away: what was missing for a
-    /// while already, so that it is not what is being made right now. `endpoints` are those that the engine has.
+    /// Forgets what the engine had and has no more, as it was removed while the agent was away, or was not written down
+    /// when the engine ended: what was missing for a while already, or was there before the engine, so that it is not what
+    /// is being made right now. `endpoints` are those that the engine has.
     pub(super) fn forget_missing(&mut self, endpoints: &BTreeSet<String>) {
         let Some(engine) = &mut self.engine else { return };
         let networks = engine.network_ids();

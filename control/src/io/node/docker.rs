@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Node, Reply, answer, json, now};
 use crate::cluster::Ticket;
-use crate::docker::protocol::{Call, Interface};
+use crate::docker::protocol::{Call, Interface, capabilities};
 use crate::docker::{Bindings, DockerId, PendingPools};
 use crate::io::server::{Answer, Refusal};
 use crate::model::{NetworkId, SandboxId};
@@ -93,6 +93,10 @@ impl Node {
     /// Begins a call of the engine; the answer may come later.
     pub(super) fn docker_call(&mut self, call: Call, reply: Reply) {
         match call {
+            Call::GetCapabilities => {
+                self.begin_with_engine();
+                answer(reply, well(&capabilities()));
+            }
             Call::CreateNetwork(call) => self.create_docker_network(&call, reply),
             Call::DeleteNetwork(call) => {
                 self.forget_lost_endpoints(move |node| node.delete_docker_network(&call.network, reply));

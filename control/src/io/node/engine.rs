@@ -53,6 +53,8 @@ pub(crate) struct Engine {
     unbound: BTreeMap<DockerId, Instant>,
     /// Since when networks and endpoints that are known here have not been in the engine.
     missing: BTreeMap<DockerId, Instant>,
+    /// Networks and endpoints that were known here when the engine started.
+    before: BTreeSet<DockerId>,
 }
 
 impl Engine {
@@ -71,6 +73,7 @@ impl Engine {
             failed: BTreeMap::new(),
             unbound: BTreeMap::new(),
             missing: BTreeMap::new(),
+            before: BTreeSet::new(),
         }
     }
 
@@ -104,11 +107,17 @@ impl Engine {
         self.networks.is_some() && !self.missing.is_empty()
     }
 
-    /// Notes what is missing now, and tells what was for a while.
+    /// The engine has started, while these were known here: it is not making them.
+    pub(super) fn begins(&mut self, known: BTreeSet<DockerId>) {
+        self.before = known;
+    }
+
+    /// Notes what is missing now, and tells what is no moment of the engine's work.
     pub(super) fn note_missing(&mut self, missing: BTreeSet<DockerId>) -> Vec<DockerId> {
         let since = |id: DockerId| (id.clone(), self.missing.get(&id).copied().unwrap_or_else(now));
         self.missing = missing.into_iter().map(since).collect();
-        let lasting = self.missing.iter().filter(|(_, since)| since.elapsed() > LASTING);
+        let lasting =
+            self.missing.iter().filter(|(id, since)| since.elapsed() > LASTING || self.before.contains(id));
         lasting.map(|(id, _)| id.clone()).collect()
     }
 

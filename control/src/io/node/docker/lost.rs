@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::{Node, now};
-use crate::docker::DockerId;
 use crate::docker::protocol::CreateEndpoint;
+use crate::docker::{DockerId, PendingPools};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 use crate::network::{Attach, OwnEndpoint};
 use crate::plan::Place;
@@ -17,6 +17,26 @@ use crate::sandbox::Origin;
 const IDLE: Duration = Duration::from_secs(120);
 
 impl Node {
+    /// An engine has started. What another one was in the middle of ended with that: it knows nothing of pools without a
+    /// network, of addresses without an endpoint, of endpoints in no container.
+    pub(super) fn begin_with_engine(&mut self) {
+        self.docker.pools = PendingPools::default();
+        self.cluster.release_holds();
+        let known = self.docker.bindings.endpoints().map(|(id, _)| id);
+        for id in known.filter(|id| self.is_idle(id)).cloned().collect::<Vec<_>>() {
+            tracing::info!(
+                docker = id.short(),
+                "an endpoint was not put in a container before its engine ended"
+            );
+            self.forget_docker_endpoint(&id);
+        }
+        let bindings = &self.docker.bindings;
+        let known = bindings.networks().map(|(id, _)| id).chain(bindings.endpoints().map(|(id, _)| id));
+        if let Some(engine) = &mut self.engine {
+            engine.begins(known.cloned().collect());
+        }
+    }
+
     /// An engine that gives an address to another endpoint of a network has forgotten the one that had it.
     pub(super) fn forget_forgotten(&mut self, call: &CreateEndpoint, wish: &Attach) {
         for ip in wish.fixed() {
