@@ -19,6 +19,7 @@ mod endpoints;
 mod ipam;
 mod lost;
 mod networks;
+mod removals;
 mod rounds;
 
 use rounds::Round;
@@ -98,9 +99,7 @@ impl Node {
                 answer(reply, well(&capabilities()));
             }
             Call::CreateNetwork(call) => self.create_docker_network(&call, reply),
-            Call::DeleteNetwork(call) => {
-                self.forget_lost_endpoints(move |node| node.delete_docker_network(&call.network, reply));
-            }
+            Call::DeleteNetwork(call) => self.delete_docker_network(call.network, reply),
             Call::CreateEndpoint(call) => self.create_docker_endpoint(call, reply),
             Call::DeleteEndpoint(call) => self.delete_docker_endpoint(&call, reply),
             Call::Join(call) => self.join_docker_endpoint(&call, reply),

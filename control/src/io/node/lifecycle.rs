@@ -171,7 +171,7 @@ impl Node {
         self.look_for_obstacles();
         self.audit_bridges();
         self.sweep_idle_endpoints();
-        self.forget_lost_endpoints(|_| {});
+        self.forget_lost_endpoints(None, |_| {});
         self.settle_all_routes();
         self.settle_dhcp();
         self.sweep_pins(networks);

@@ -107,7 +107,7 @@ impl Node {
                 }
                 let holder = ip.and_then(|ip| self.docker_holder(network, ip));
                 if holder.is_some() && turn < LOOKS {
-                    return self.look_again(call, turn + 1, reply);
+                    return self.look_again(network, call, turn + 1, reply);
                 }
                 match self.cluster.hold(now(), network, subnet, ip) {
                     Ok(ticket) => drop(self.docker.holding.insert(ticket, reply)),
@@ -130,9 +130,9 @@ impl Node {
     }
 
     /// Looks whether a container whose address is asked for again is gone, for which the kernel takes its time.
-    fn look_again(&mut self, call: RequestAddress, turn: u32, reply: Reply) {
+    fn look_again(&mut self, network: NetworkId, call: RequestAddress, turn: u32, reply: Reply) {
         let done = self.worker.done();
-        self.forget_lost_endpoints(move |_| {
+        self.forget_lost_endpoints(Some(network), move |_| {
             tokio::spawn(async move {
                 tokio::time::sleep(PAUSE * (turn - 1)).await;
                 // The loop may have ended.

@@ -77,12 +77,17 @@ impl Node {
         self.own_endpoints().filter(settled).map(place).collect()
     }
 
-    /// Gives up endpoints whose interfaces went with their containers; goes on with `then`.
+    /// Gives up endpoints, of one network or of all, whose interfaces went with their containers; goes on with `then`.
     pub(in crate::io::node) fn forget_lost_endpoints(
         &mut self,
+        network: Option<NetworkId>,
         then: impl FnOnce(&mut Self) + Send + 'static,
     ) {
-        let handed = self.handed_over();
+        let concerns = |own: &OwnEndpoint| network.is_none_or(|network| own.lease.network == network);
+        let concerned: BTreeSet<EndpointId> =
+            self.own_endpoints().filter(concerns).map(|own| own.lease.endpoint).collect();
+        let mut handed = self.handed_over();
+        handed.retain(|(endpoint, _)| concerned.contains(endpoint));
         if handed.is_empty() {
             return then(self);
         }

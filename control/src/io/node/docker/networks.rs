@@ -1,18 +1,15 @@
-//! Networks of Docker: made, named, removed.
+//! Networks of Docker: made, named, forgotten.
 
 use ipnet::IpNet;
 
-use super::super::errand::Errand;
 use super::super::{Node, Reply, answer, now, wall};
-use super::{done, nothing, refused};
+use super::{done, refused};
 use crate::catalog;
-use crate::cluster::ClusterError;
 use crate::docker::protocol::CreateNetwork;
 use crate::docker::{Binding, Bindings, DockerId, Kind, PoolError, Told, Wish};
-use crate::io::server::{Refusal, explain};
-use crate::io::worker::Purpose;
+use crate::io::server::Refusal;
 use crate::model::NetworkId;
-use crate::network::{NetworkError, NetworkWish, overlap};
+use crate::network::{NetworkWish, overlap};
 use crate::timestamp::UnixMillis;
 
 /// Networks of the engine.
@@ -244,56 +241,6 @@ impl Node {
         }
         if let Err(refusal) = self.remove_for_docker(network, None) {
             tracing::warn!(docker = id.short(), %network, fault = refusal.message, "a network of Docker stays");
-        }
-    }
-
-    /// Removes a network, on every host. One that is gone is removed already.
-    ///
-    /// An engine says the same when it takes back a network that it could not write down: that is no reason to remove one
-    /// of the cluster, which other hosts have too.
-    pub(super) fn delete_docker_network(&mut self, id: &DockerId, reply: Reply) {
-        let errand = self.errands.begin();
-        let removed = match self.docker.bindings.network(id).cloned() {
-            None => Ok(()),
-            // It may have been made just now, or just before the agent ended.
-            Some(Binding::Pending(_)) => self.remove_for_docker(id.network(), Some(errand)),
-            Some(Binding::Bound(network)) if self.is_taken_back(id, network) => Ok(()),
-            Some(Binding::Bound(network)) => self.remove_for_docker(network, Some(errand)),
-        };
-        if let Err(refusal) = removed {
-            return answer(reply, Err(refusal));
-        }
-        self.forget_docker_network(id);
-        self.drain_cluster();
-        self.answer_after(errand, reply, nothing(), format!("network {} is removed", id.short()));
-    }
-
-    /// Whether the engine may be taking back a network of the cluster that it removes, as it could not make it.
-    fn is_taken_back(&mut self, id: &DockerId, network: NetworkId) -> bool {
-        let engine = self.engine.as_mut().filter(|_| self.local.definition(network).is_none());
-        engine.is_some_and(|engine| engine.may_take_back(id, network))
-    }
-
-    /// Removes a network of this host, or of all, and has the kernel follow; one that is gone is removed already.
-    pub(in crate::io::node) fn remove_for_docker(
-        &mut self,
-        network: NetworkId,
-        errand: Option<Errand>,
-    ) -> Result<(), Refusal> {
-        if self.local.definition(network).is_some() {
-            self.local.remove(network).map_err(|fault| refused(explain(&fault)))?;
-            self.settle_bridges(Purpose::Removal, errand);
-            self.settle_firewall();
-            return Ok(());
-        }
-        match self.cluster.remove_network(now(), network) {
-            Ok(()) => {
-                self.drain_cluster();
-                self.settle_for(network, Purpose::Removal, errand);
-                Ok(())
-            }
-            Err(ClusterError::Network(NetworkError::NoNetwork(_))) => Ok(()),
-            Err(fault) => Err(fault.into()),
         }
     }
 
