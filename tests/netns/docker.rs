@@ -1,8 +1,9 @@
 //! weft as the driver of real Docker engines: what their users rely on, by the commands they use.
 
 use crate::docker_host::Engine;
+use crate::greeter::{SHORT, ask_for};
 use crate::rig::{Rig, needs_root};
-use crate::wait::eventually;
+use crate::wait::{eventually, until};
 
 /// Two hosts, each with an engine and an agent that is its plugin.
 fn engines(rig: &Rig) -> [Engine<'_>; 2] {
@@ -131,6 +132,45 @@ fn containers_of_two_engines_meet_in_networks_of_weft() {
     b.ok("network prune -f");
     clean(a);
     clean(b);
+}
+
+#[test]
+fn a_container_of_a_bridge_network_of_weft_publishes_ports_as_any_other_and_the_engine_shows_them() {
+    needs_root!();
+    let rig = Rig::wire(&["a", "client"]);
+    let [host, client] = rig.hosts.as_slice() else { panic!("two hosts") };
+    let a = &Engine::start(host);
+    a.start_agent(&["--docker", &a.address()]);
+    a.ok("network create -d weft -o weft.driver=bridge --subnet 10.9.0.0/24 here");
+    a.ok("network create -d weft -o weft.driver=bridge --internal --subnet 10.10.0.0/24 closed");
+    let serve = |name: &str, words: &str| {
+        a.ok(&format!("run -d --name {name} {words} bb:1 nc -ll -p 80 -e echo {name}"));
+    };
+    serve("web", "--network here -p 8080:80");
+    let says = |port: u16| ask_for(&client.namespace, (host.ip4, port), SHORT);
+    until("it is served", || says(8080).as_deref() == Some("web\n"));
+    assert_eq!(a.ok("port web"), "80/tcp -> 0.0.0.0:8080");
+    a.run("quiet", "--network here");
+    a.reaches("quiet", &a.address_of("web", "here")).expect("neighbours meet by their bridge");
+    a.reaches("web", &client.ip4.to_string()).expect("it gets out");
+    assert!(a.ok("exec quiet ip route").contains("default via 10.9.0.1"), "out by the bridge");
+    let taken = a.refused("run -d --name second --network here -p 8080:80 bb:1 sleep 3600");
+    assert!(taken.contains("port is already allocated"), "{taken}");
+    a.ok("rm second");
+
+    a.ok("network disconnect here web");
+    assert_eq!(says(8080), None);
+    a.ok("network connect here web");
+    until("it is served again", || says(8080).is_some());
+    a.ok("restart -t 0 web");
+    until("after a restart too", || says(8080).is_some());
+    serve("hidden", "--network closed -p 8081:80");
+    assert!(!a.ok("exec hidden ip route").contains("default"), "an internal network has no way out");
+    assert_eq!(says(8081), None);
+    a.ok("rm -f web quiet hidden");
+    assert_eq!(says(8080), None);
+    a.ok("network rm here closed");
+    clean(a);
 }
 
 const RUN: &str = "run -d --name web --network app bb:1 sleep 3600";

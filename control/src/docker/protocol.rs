@@ -15,6 +15,9 @@ use super::{ADDRESS_SPACE, DockerId};
 /// What every answer is said to be.
 pub const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 
+/// Under this the engine says which ports a container publishes.
+const PORTS: &str = "com.docker.network.portmap";
+
 /// What a call is about, which decides the name of the field that an error has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -184,6 +187,17 @@ pub struct Join {
     /// Path of the container's network namespace; there may be nothing yet.
     #[serde(default, deserialize_with = "or_nothing")]
     pub sandbox_key: String,
+    /// What else the engine knows of the container.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub options: BTreeMap<String, Value>,
+}
+
+impl Join {
+    /// Whether the container publishes ports.
+    #[must_use]
+    pub fn publishes(&self) -> bool {
+        self.options.get(PORTS).and_then(Value::as_array).is_some_and(|ports| !ports.is_empty())
+    }
 }
 
 /// Where the engine finds an interface, and what it is to be called in the container.

@@ -204,7 +204,8 @@ impl Node {
             Ok(lease) => lease,
             Err(refusal) => return answer(reply, Err(refusal)),
         };
-        let joining = Joining { joined: self.joined(&lease, sandbox), lease, sandbox, reply };
+        let joined = self.joined(&lease, sandbox, call.publishes());
+        let joining = Joining { joined, lease, sandbox, reply };
         if self.local.endpoint(joining.lease.endpoint).is_none() {
             return self.join_next(joining);
         }
@@ -239,10 +240,14 @@ impl Node {
     }
 
     /// What the engine is told of an endpoint but for its name.
-    fn joined(&self, lease: &Lease, sandbox: SandboxId) -> Joined {
+    ///
+    /// A container that publishes ports is told of no way out by a bridge: the engine adds its own then, and publishes by
+    /// that. No answer to the engine could make it show ports that a plugin has published.
+    fn joined(&self, lease: &Lease, sandbox: SandboxId, publishes: bool) -> Joined {
         let local = self.local.definition(lease.network);
         let internal = local.map_or_else(|| self.cluster.is_internal(lease.network), |local| local.internal);
-        let gateways = self.gateways_of(sandbox, lease.endpoint);
+        let by_engine = publishes && local.is_some_and(|local| local.driver == Driver::Bridge);
+        let gateways = if by_engine { Vec::new() } else { self.gateways_of(sandbox, lease.endpoint) };
         let of = |v4: bool| gateways.iter().find(|ip| ip.is_ipv4() == v4);
         Joined {
             interface_name: InterfaceName { src_name: String::new(), dst_prefix: PREFIX.to_owned() },
