@@ -1,4 +1,4 @@
-//! Gossip of a large cluster in one thread, in virtual time: how fast news spread and what rest costs.
+//! Gossip of a large cluster in one thread, in virtual time: how fast news spread, what rest costs, and what one more node.
 //!
 //! `gossip-scale [NODES [RECORDS [LOSS]]]`; prints one line per figure. The default, 1,000 nodes with 3 records
 //! each, takes about 2 GB of memory, as every node holds everything.
@@ -43,6 +43,23 @@ fn holds(network: &Network<Node>, origin: NodeId, key: &RecordKey) -> usize {
     network.nodes().filter(|(_, node)| node.gossip.record(origin, key).is_some()).count()
 }
 
+/// How long one more node takes to learn everything, and the others to learn of it; what that costs all together.
+fn join(network: &mut Network<Node>, count: usize, records: usize) {
+    let (before, newcomer) = (bytes(network), addr(count));
+    let fresh = member(count, records, network.now());
+    network.start(newcomer, fresh);
+    let knows = |node: &Node| {
+        node.gossip.origins().count() == count + 1
+            && node.gossip.origins().all(|origin| node.gossip.is_complete(origin))
+    };
+    let limit = Duration::from_secs(60);
+    let took = network.run_until(limit, |network| network.node(newcomer).is_some_and(knows));
+    println!("a node that joined had all after {took:?}");
+    let told = network.run_until(limit, |network| network.nodes().all(|(_, node)| knows(node)));
+    println!("and all had its records after another {told:?}");
+    println!("its joining cost {} octets in all (rest included)", bytes(network) - before);
+}
+
 fn main() {
     let (count, records, loss) = (argument(1, 1000.0) as usize, argument(2, 3.0) as usize, argument(3, 0.0));
     let mut network = Network::new(1);
@@ -77,6 +94,8 @@ fn main() {
         println!("change at {share} % after another {took:?} ({:?})", network.now() - start);
     }
     println!("the change cost {} octets per node (rest included)", (bytes(&network) - before) / count as u64);
+
+    join(&mut network, count, records);
 
     let is_death = |event: &GossipEvent| matches!(event, GossipEvent::MemberDown(_));
     let of_node = |node: &Node| node.events.iter().filter(|(_, event)| is_death(event)).count();

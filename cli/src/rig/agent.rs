@@ -30,6 +30,10 @@ pub struct AgentProcess {
 }
 
 impl AgentProcess {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM.
     pub(super) fn ask_to_stop(&self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {

@@ -87,6 +87,12 @@ impl Host {
         self.run_dir().join("weft.sock")
     }
 
+    /// The process of its agent, if one runs.
+    #[must_use]
+    pub fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(AgentProcess::pid)
+    }
+
     fn run_dir(&self) -> PathBuf {
         self.directory.join("run")
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::listening::End;
+use super::listening::{End, Listening};
 use super::{
     Arrivals, Departures, RoundTrips, Station, Throughput, UDP_SIZE, UdpLoad, ping_pong, processor, pump_all,
     send_load,
@@ -111,6 +111,25 @@ impl Ends<'_> {
         })?;
         ended.context("send TCP streams")?;
         Ok(trips)
+    }
+
+    /// One TCP stream of each pair of ends, all at the same time, as fast as they go for `time`; what arrived of each.
+    ///
+    /// # Errors
+    /// No connection, or one broke.
+    pub fn tcp_at_once(pairs: &[Self], time: Duration) -> Result<Vec<Throughput>> {
+        let interrupt = pairs.first().context("there are no ends")?.interrupt;
+        let (mut sinks, mut sources) = (Vec::new(), Vec::new());
+        for pair in pairs {
+            let sink = pair.to.listen_tcp(1)?;
+            sources.append(&mut pair.from.connect_tcp(sink.at, 1)?);
+            sinks.push(sink);
+        }
+        let measured = interrupt.unless_interrupted(move || {
+            pump_all(sources, time)?;
+            sinks.into_iter().map(Listening::finish).collect::<io::Result<_>>()
+        })?;
+        measured.context("send TCP streams")
     }
 
     /// One ping, repeated until it is answered; `None` where it was not within `limit`.
