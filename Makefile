@@ -5,10 +5,10 @@ SHELL := /bin/bash
 export RUST_TEST_THREADS ?= $(shell nproc | awk '{print $$1 < 4 ? 4 : $$1}')
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test bench bench-peers bench-swarm lint fmt deny build deb image setup-demo setup-test setup-bench setup-peers clean
+.PHONY: help demo test bench bench-peers bench-programs bench-swarm lint fmt deny build deb image setup-demo setup-test setup-bench setup-peers setup-programs clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: setup-demo ## three hosts, one network across them, traffic, a host lost and found
 	cargo build --release --locked
@@ -28,6 +28,10 @@ bench: setup-bench ## weft beside the kernel's VXLAN (plot: target/bench.svg), D
 bench-peers: setup-bench setup-peers ## weft sealed beside WireGuard in userspace, by Debian's wireguard-go
 	cargo build --release --locked
 	$(ROOT) target/release/weft bench --self --contender weft-sealed,kernel-vxlan,wireguard-go
+
+bench-programs: setup-bench setup-programs ## iperf3, redis and nginx with their own clients over weft, beside the kernel's VXLAN
+	cargo build --release --locked
+	$(ROOT) target/release/weft bench --self --only iperf3,redis,http
 
 bench-swarm: setup-bench ## weft as Docker's driver beside Swarm's overlay, on two hosts with an engine each
 	cargo build --release --locked
@@ -65,6 +69,9 @@ setup-bench:
 
 setup-peers:
 	@.ci/setup peers
+
+setup-programs:
+	@.ci/setup programs
 
 clean: ## remove what builds made
 	cargo clean

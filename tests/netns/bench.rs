@@ -66,6 +66,57 @@ fn weft_is_measured_beside_the_kernel_on_a_rig_of_its_own_and_nothing_is_left_be
 }
 
 #[test]
+fn programs_of_others_are_measured_where_they_are_installed_and_end_with_the_bench() {
+    needs_root!();
+    let installed = PROGRAMS.iter().filter(|(_, needs, _)| needs.iter().all(|program| is_installed(program)));
+    let (names, measures): (Vec<_>, Vec<_>) = installed.map(|(name, _, measures)| (*name, *measures)).unzip();
+    assert!(names.contains(&"iperf3"), "the setup for tests installs it");
+    let mut command = weft::weft();
+    command.args(["bench", "--self", "--underlay", "veth", "--contender", "weft-clear,kernel-vxlan"]);
+    command.args(["--quick", "--seconds", "0.1", "--json", "--only", &names.join(",")]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let directory = directory_of(&child);
+    let answer: weft::Answer = child.wait_with_output().expect("ended").into();
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert_gone(&directory);
+    let report = answer.json();
+    assert_eq!(report["Programs"][0]["Name"], "iperf3");
+    let place = &report["Places"][0];
+    for measure in measures.concat() {
+        assert!(median(place, measure, 0) > 0.0 && median(place, measure, 1) > 0.0, "{measure}: {place}");
+    }
+}
+
+#[test]
+fn programs_of_others_that_are_missing_or_go_with_a_rig_alone_are_refused_with_a_way_out() {
+    needs_root!();
+    let refusal = |arguments: &[&str], path: &str| {
+        let answer: weft::Answer =
+            weft::weft().args(arguments).env("PATH", path).output().expect("ran").into();
+        (answer.code, answer.stderr)
+    };
+    let (code, said) = refusal(&["bench", "--self", "--only", "redis"], "/nowhere");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("'redis-server', 'redis-benchmark'") && said.contains("install"), "{said}");
+    let rig = Rig::cluster(1);
+    let host = &rig.hosts[0];
+    let said = host.refused(2, &["bench", "web", "db", "--only", "iperf3"]);
+    assert!(said.contains("--self") && said.contains("weft exec"), "{said}");
+}
+
+/// What can be named, what it needs, and some of its figures.
+const PROGRAMS: [(&str, &[&str], &[&str]); 3] = [
+    ("iperf3", &["iperf3"], &["iperf3-1"]),
+    ("redis", &["redis-server", "redis-benchmark"], &["redis-get", "redis-set"]),
+    ("http", &["nginx", "wrk"], &["http-small", "http-small-p99", "http-large"]),
+];
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+#[test]
 fn a_bench_that_is_interrupted_leaves_nothing_behind() {
     needs_root!();
     let mut command = weft::weft();

@@ -20,6 +20,7 @@ measure to it then. Processors are counted on the host of FROM alone.
 
 With --self, two hosts of network namespaces are made on this machine, with agents of their own, and weft is measured
 beside the kernel's VXLAN on the same underlay, by turns; ratios are to the latter. It leaves nothing behind.
+Programs of others are run there too if --only names them: iperf3, redis with its own benchmark, nginx with wrk.
 
 Examples:
   weft bench web db                              between two sandboxes of this host, in the network they share
@@ -28,7 +29,8 @@ Examples:
   a# weft bench web api
   weft bench --self --quick                      a minute on a rig of its own, to see that all of it works
   weft bench --self --plot speed.svg             what docs/performance.md shows
-  weft bench --self --underlay veth --contender weft-sealed,kernel-vxlan,wireguard-go --only tcp,latency --json"
+  weft bench --self --underlay veth --contender weft-sealed,kernel-vxlan,wireguard-go --only tcp,latency --json
+  weft bench --self --only iperf3,redis,http     traffic of programs that others made"
 )]
 pub(crate) struct BenchArgs {
     /// Two sandboxes: one of this host, where traffic starts, and one where it goes
@@ -73,7 +75,7 @@ pub(crate) struct BenchArgs {
 /// What is measured, how often and how long.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MeasureArgs {
-    /// Only these measures
+    /// Only these measures; without it all that need no program of others
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
     /// TCP streams at once, measured after a single one
@@ -112,6 +114,12 @@ pub(crate) enum Part {
     Latency,
     /// Round trips while TCP streams run
     Load,
+    /// With --self, one TCP stream of iperf3
+    Iperf3,
+    /// With --self, redis by redis-benchmark: requests per second and how long they take
+    Redis,
+    /// With --self, nginx by wrk: requests for a small file per second, and throughput of a large one
+    Http,
 }
 
 /// What joins the two hosts of a rig.

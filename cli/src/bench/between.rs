@@ -32,6 +32,10 @@ pub(super) fn measure(
     if from == to {
         return Err(Failure::Usage(format!("a path from '{from}' to itself: name two sandboxes")));
     }
+    if let Some(program) = steps.programs().first() {
+        let words = "goes with --self alone; between sandboxes of yours run such programs by 'weft exec'";
+        return Err(Failure::Usage(format!("--only {} {words}", program.name())));
+    }
     require_root()?;
     let contender = contender(from, to, network, &client)?;
     // It has no use any more, and its event loop would be there while we measure.
@@ -40,7 +44,8 @@ pub(super) fn measure(
     contender.await_answer(&interrupt)?;
     let place = format!("{from} to {to}");
     let (contenders, progress) = (&[contender], &mut Progress::new(steps.estimate(1)));
-    Ok(Run { place: &place, contenders, steps, interrupt: &interrupt, progress }.measure(report)?)
+    let run = Run { place: &place, contenders, steps, interrupt: &interrupt, directory: None, progress };
+    Ok(run.measure(report)?)
 }
 
 /// Is the far end for a measurement from another host, until Ctrl-C.

@@ -1,10 +1,9 @@
 //! `weft bench --self`: two hosts made for it, one underlay after the other.
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::contender::{self, Contender};
+use super::programs;
 use super::progress::Progress;
 use super::report::Report;
 use super::run::Run;
@@ -12,18 +11,7 @@ use super::steps::Steps;
 use super::wireguard;
 use crate::args::{BenchArgs, ContenderName, UnderlayChoice};
 use crate::failure::Outcome;
-use crate::rig::{Blueprint, Rig, UPLINK, Wiring};
-
-/// Features of a link that a plain NIC has not (`ethtool -K`).
-const OFF: [&str; 7] = [
-    "tso",
-    "gso",
-    "tx",
-    "rx",
-    "tx-udp-segmentation",
-    "tx-udp_tnl-segmentation",
-    "tx-udp_tnl-csum-segmentation",
-];
+use crate::rig::{Blueprint, Rig, Wiring};
 
 /// What joins the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +24,8 @@ enum Underlay {
 pub(super) fn measure(args: &BenchArgs, steps: &Steps, report: &mut Report) -> Outcome {
     let (underlays, contenders) = (underlays(args.underlay), once_each(&args.contender));
     wireguard::check_installed(&contenders)?;
+    programs::check_installed(&steps.programs())?;
+    report.programs = programs::shown(&steps.programs());
     let mut progress = Progress::new(steps.estimate(contenders.len() * underlays.len()));
     for underlay in underlays {
         measure_on(*underlay, &contenders, steps, &mut progress, report)?;
@@ -73,7 +63,7 @@ fn measure_on(
     let blueprint = Blueprint { purpose: "bench", hosts: 2, wiring: Wiring::Cable, program };
     let mut rig = Rig::build(&blueprint)?;
     if underlay == Underlay::WireLike {
-        make_wire_like(&rig)?;
+        rig.make_wire_like()?;
     }
     progress.say(&format!("{}: starting two hosts", underlay.name()));
     rig.start_all()?;
@@ -81,7 +71,8 @@ fn measure_on(
         contenders.iter().map(|name| contender::make(*name, &rig)).collect::<Result<_>>()?;
     let interrupt = rig.interrupt();
     contenders.iter().try_for_each(|contender| contender.await_answer(interrupt))?;
-    let run = Run { place: underlay.name(), contenders: &contenders, steps, interrupt, progress };
+    let directory = Some(rig.directory());
+    let run = Run { place: underlay.name(), contenders: &contenders, steps, interrupt, directory, progress };
     run.measure(report)
 }
 
@@ -92,17 +83,4 @@ impl Underlay {
             Self::WireLike => "wire-like",
         }
     }
-}
-
-/// Switches the offloads off at both ends of the cable.
-fn make_wire_like(rig: &Rig) -> Result<()> {
-    for host in rig.hosts() {
-        let mut command = Command::new("ethtool");
-        command.args(["-K", UPLINK, "gro", "on"]).args(OFF.iter().flat_map(|feature| [*feature, "off"]));
-        let output = host.namespace.run(|| command.output())?.context(
-            "a wire-like underlay needs the program 'ethtool': install it, or measure on '--underlay veth' alone",
-        )?;
-        ensure!(output.status.success(), "ethtool: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }

@@ -34,7 +34,7 @@ const COLOURS: [(&str, &str); 7] = [
 /// Draws all places, one under the other.
 pub(super) fn draw(report: &Report) -> String {
     let mut drawing = Drawing { text: String::new(), y: MARGIN };
-    for line in report.environment.lines() {
+    for line in report.heading() {
         drawing.y += 16;
         drawing.words(MARGIN, drawing.y, "note", &line);
     }

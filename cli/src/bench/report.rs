@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::contender::KERNEL;
 use super::environment::Environment;
 use super::figures::{Figures, Metric, spread};
+use super::programs::ProgramShown;
 use crate::args::MeasureArgs;
 use crate::traffic::median;
 
@@ -18,6 +19,9 @@ pub(super) struct Report {
     pub(super) format: u32,
     pub(super) environment: Environment,
     pub(super) settings: Settings,
+    /// Programs of others that carried traffic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) programs: Vec<ProgramShown>,
     pub(super) places: Vec<Place>,
     /// What could not be measured, and why.
     pub(super) faults: Vec<String>,
@@ -115,7 +119,16 @@ pub(super) struct Rate {
 
 impl Report {
     pub(super) fn new(environment: Environment, settings: Settings) -> Self {
-        Self { format: 1, environment, settings, places: Vec::new(), faults: Vec::new() }
+        let (programs, places, faults) = (Vec::new(), Vec::new(), Vec::new());
+        Self { format: 1, environment, settings, programs, places, faults }
+    }
+
+    /// What it was measured on and with, in words.
+    pub(super) fn heading(&self) -> Vec<String> {
+        let programs: Vec<_> =
+            self.programs.iter().map(|program| format!("{} {}", program.name, program.version)).collect();
+        let line = (!programs.is_empty()).then(|| format!("by programs of others: {}", programs.join(", ")));
+        self.environment.lines().into_iter().chain(line).collect()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Measures all contenders of one place by turns.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use super::contender::Contender;
-use super::figures::Figures;
+use super::figures::{Figure, Figures};
 use super::progress::Progress;
 use super::report::{Place, Report, Sweep};
 use super::steps::{Step, Steps, Summit};
@@ -21,6 +23,8 @@ pub(super) struct Run<'r> {
     pub(super) contenders: &'r [Contender],
     pub(super) steps: &'r Steps,
     pub(super) interrupt: &'r Interrupt,
+    /// Where programs of others may write; they are measured where there is such a place alone.
+    pub(super) directory: Option<&'r Path>,
     pub(super) progress: &'r mut Progress,
 }
 
@@ -47,7 +51,7 @@ impl Run<'_> {
         for turn in 1..=self.steps.repeats {
             for (index, contender) in self.contenders.iter().enumerate() {
                 self.say(step, &format!("{}, turn {turn}", contender.name));
-                let measured = self.steps.measure(step, &contender.ends(self.interrupt));
+                let measured = self.turn(step, contender);
                 if let Some(measured) = self.passed(measured, step, contender, faults)? {
                     figures.add(index, measured);
                 }
@@ -55,6 +59,13 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    fn turn(&self, step: Step, contender: &Contender) -> Result<Vec<Figure>> {
+        let ends = contender.ends(self.interrupt);
+        let Step::Program(program) = step else { return self.steps.measure(step, &ends) };
+        let directory = self.directory.context("programs of others are measured on a rig alone")?;
+        program.measure(&ends, directory, self.steps.long())
     }
 
     /// By turns within each rate, so that all meet the same machine.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum;
 
 use super::figures::{Better, Figure, Metric};
+use super::programs::Program;
 use crate::args::{MeasureArgs, Part};
 use crate::traffic::{Delivery, Ends, ProcessorTime, RoundTrips, UdpLoad};
 
@@ -32,6 +34,8 @@ pub(super) enum Step {
     Latency,
     /// Round trips while so many TCP streams run.
     Load(usize),
+    /// What programs of others carry.
+    Program(Program),
 }
 
 /// All measures of a run.
@@ -55,7 +59,7 @@ impl Steps {
     }
 
     /// Length of a measurement of TCP.
-    fn long(&self) -> Duration {
+    pub(super) fn long(&self) -> Duration {
         self.long
     }
 
@@ -69,7 +73,13 @@ impl Steps {
         if self.quick { &OFFERED_QUICK } else { &OFFERED }
     }
 
-    /// Measures one contender's turn of anything but a sweep.
+    /// Programs of others that measures are carried by.
+    pub(super) fn programs(&self) -> Vec<Program> {
+        let program = |step: &Step| if let Step::Program(program) = step { Some(*program) } else { None };
+        self.list.iter().filter_map(program).collect()
+    }
+
+    /// Measures one contender's turn of anything that our own generator carries, but for a sweep.
     pub(super) fn measure(&self, step: Step, ends: &Ends<'_>) -> Result<Vec<Figure>> {
         match step {
             Step::Tcp(streams) => tcp(ends, streams, self.long()),
@@ -79,7 +89,7 @@ impl Steps {
                 let trips = ends.round_trips_under_load(streams, self.short())?;
                 Ok(latency(&trips, "load", &format!(" beside {streams} TCP streams")))
             }
-            Step::Sweep(_) => Ok(Vec::new()),
+            Step::Sweep(_) | Step::Program(_) => Ok(Vec::new()),
         }
     }
 
@@ -105,6 +115,7 @@ impl Steps {
             Step::Flood(_) => self.short() + OVERHEAD,
             Step::Latency => self.short(),
             Step::Load(_) => self.short() + LOAD_OVERHEAD,
+            Step::Program(program) => program.estimate(self.long()),
         }
     }
 }
@@ -113,8 +124,10 @@ fn list(args: &MeasureArgs) -> Vec<Step> {
     let streams = usize::from(args.streams);
     let sizes = || args.sizes.iter().map(|size| usize::from(*size));
     let mut list = Vec::new();
-    for part in [Part::Tcp, Part::Udp, Part::Flood, Part::Latency, Part::Load] {
-        if !args.only.is_empty() && !args.only.contains(&part) {
+    for part in Part::value_variants() {
+        // Programs of others are there for whoever names them.
+        let by_default = args.only.is_empty() && Program::of(*part).is_none();
+        if !by_default && !args.only.contains(part) {
             continue;
         }
         match part {
@@ -123,8 +136,9 @@ fn list(args: &MeasureArgs) -> Vec<Step> {
             Part::Flood => list.extend(sizes().map(Step::Flood)),
             Part::Latency => list.push(Step::Latency),
             Part::Load => list.push(Step::Load(streams)),
+            Part::Iperf3 | Part::Redis | Part::Http => list.extend(Program::of(*part).map(Step::Program)),
         }
-        if part == Part::Tcp && streams > 1 {
+        if *part == Part::Tcp && streams > 1 {
             list.push(Step::Tcp(streams));
         }
     }
@@ -141,6 +155,7 @@ impl Step {
             Self::Flood(size) => format!("UDP {size} B flood"),
             Self::Latency => "round trips".to_owned(),
             Self::Load(streams) => format!("round trips beside {streams} TCP streams"),
+            Self::Program(program) => program.label().to_owned(),
         }
     }
 }

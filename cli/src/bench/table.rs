@@ -8,7 +8,7 @@ use crate::output::{Colour, Screen, Table, escape};
 
 /// Prints everything.
 pub(super) fn print(report: &Report, screen: &mut Screen) -> Result<()> {
-    for line in report.environment.lines() {
+    for line in report.heading() {
         screen.line(&escape(&line))?;
     }
     for place in &report.places {

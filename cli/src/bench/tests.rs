@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::environment::Environment;
 use super::figures::{Better, Figures, Metric};
+use super::programs::{Program, ProgramShown};
 use super::report::{ContenderShown, Place, Report, Settings, Sweep};
 use super::steps::{Step, Steps, Summit};
 use super::{plot, table};
@@ -30,6 +31,15 @@ fn everything_is_measured_unless_parts_are_named() {
     assert_eq!(all[8..], [Step::Latency, Step::Load(4)]);
     let some = steps("weft bench --self --only load,tcp,flood --streams 1 --sizes 56,9000").list;
     assert_eq!(some, [Step::Tcp(1), Step::Flood(56), Step::Flood(9000), Step::Load(1)]);
+}
+
+#[test]
+fn programs_of_others_run_where_they_are_named_alone() {
+    assert!(steps("weft bench --self").programs().is_empty());
+    let named = steps("weft bench --self --only http,tcp,iperf3 --streams 1");
+    let programs = [Program::Iperf3, Program::Http];
+    assert_eq!(named.list, [Step::Tcp(1), Step::Program(programs[0]), Step::Program(programs[1])]);
+    assert_eq!(named.programs(), programs);
 }
 
 #[test]
@@ -86,6 +96,17 @@ fn json_has_the_documented_shape() {
         ] }])
     );
     assert_eq!(value["Faults"], Value::Array(Vec::new()));
+    assert!(value.get("Programs").is_none(), "none carried anything");
+}
+
+#[test]
+fn programs_of_others_are_named_with_their_versions_in_every_form() {
+    let mut report = report(&["kernel-vxlan"]);
+    report.programs = vec![ProgramShown { name: "wrk", version: "4.1.0".to_owned() }];
+    let value = serde_json::to_value(&report).expect("JSON");
+    assert_eq!(value["Programs"], json!([{ "Name": "wrk", "Version": "4.1.0" }]));
+    assert!(plot::draw(&report).contains("wrk 4.1.0"));
+    assert!(printed(&report).contains("wrk 4.1.0"));
 }
 
 #[test]
@@ -109,10 +130,7 @@ fn the_plot_is_well_formed_whatever_things_are_called() {
 
 #[test]
 fn the_table_shows_medians_their_spread_and_the_ratio_to_the_kernel() {
-    let printed = Captured::default();
-    let mut screen = Screen::plain(Box::new(printed.clone()), Box::new(std::io::sink()));
-    table::print(&report(&["weft-sealed", "kernel-vxlan", "wireguard-go"]), &mut screen).expect("printed");
-    let text = printed.text();
+    let text = printed(&report(&["weft-sealed", "kernel-vxlan", "wireguard-go"]));
     for part in [
         "2.00 (1.00–3.00) 0.50×",
         "weft-sealed (AES-256-GCM)",
@@ -122,6 +140,13 @@ fn the_table_shows_medians_their_spread_and_the_ratio_to_the_kernel() {
     ] {
         assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
+}
+
+fn printed(report: &Report) -> String {
+    let printed = Captured::default();
+    let mut screen = Screen::plain(Box::new(printed.clone()), Box::new(std::io::sink()));
+    table::print(report, &mut screen).expect("printed");
+    printed.text()
 }
 
 fn tcp() -> Metric {

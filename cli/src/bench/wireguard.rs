@@ -18,6 +18,7 @@ use weft_control::io::namespace::Namespace;
 use weft_control::io::netlink::Links;
 
 use super::contender::Contender;
+use super::installed::is_installed;
 use crate::args::ContenderName;
 use crate::rig::{Host, Rig};
 use crate::sys::{self, Birth};
@@ -96,11 +97,6 @@ pub(super) fn check_installed(contenders: &[ContenderName]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// A program that carries traffic; dropping it ends it.

@@ -21,6 +21,7 @@ mod agent;
 mod kernel;
 mod leftovers;
 mod station;
+mod wire;
 
 pub use agent::AgentProcess;
 

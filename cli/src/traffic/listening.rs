@@ -6,12 +6,15 @@ use std::thread::JoinHandle;
 
 use anyhow::Result;
 
-use super::{Arrivals, Throughput};
+use super::{Arrivals, Station, Throughput};
 
 /// What can be measured to.
 pub trait End {
     /// Where it is.
     fn address(&self) -> IpAddr;
+
+    /// The sandbox itself, where it is one of this host.
+    fn station(&self) -> Option<&Station>;
 
     /// Takes so many TCP streams and reads them to their ends.
     ///

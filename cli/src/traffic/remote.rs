@@ -93,6 +93,10 @@ impl End for Remote {
         self.at.ip()
     }
 
+    fn station(&self) -> Option<&Station> {
+        None
+    }
+
     fn listen_tcp(&self, streams: usize) -> Result<Listening<Throughput>> {
         self.ask(Request::Tcp { streams })
     }

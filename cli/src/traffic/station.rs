@@ -90,6 +90,10 @@ impl End for Station {
         self.address
     }
 
+    fn station(&self) -> Option<&Station> {
+        Some(self)
+    }
+
     fn listen_tcp(&self, streams: usize) -> Result<Listening<Throughput>> {
         let listener = self.inside(|| TcpListener::bind((self.address, 0)))?;
         let at = listener.local_addr()?;
