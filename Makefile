@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export RUST_TEST_THREADS ?= $(shell nproc | awk '{print $$1 < 4 ? 4 : $$1}')
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 
-.PHONY: help demo test bench bench-peers bench-programs bench-swarm lint fmt deny build deb image setup-demo setup-test setup-bench setup-peers setup-programs clean
+.PHONY: help demo test bench bench-peers bench-programs bench-integrity bench-swarm lint fmt deny build deb image setup-demo setup-test setup-bench setup-peers setup-programs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,6 +32,9 @@ bench-peers: setup-bench setup-peers ## weft sealed beside WireGuard in userspac
 bench-programs: setup-bench setup-programs ## iperf3, redis and nginx with their own clients over weft, beside the kernel's VXLAN
 	cargo build --release --locked
 	$(ROOT) target/release/weft bench --self --only iperf3,redis,http
+
+bench-integrity: setup-bench ## 10 GiB each way, both ways at once and hashed, with every combination of offloads (half an hour)
+	$(ROOT) cargo bench --locked -p weft --bench integrity -- --combinations
 
 bench-swarm: setup-bench ## weft as Docker's driver beside Swarm's overlay, on two hosts with an engine each
 	cargo build --release --locked

@@ -97,6 +97,7 @@ fn every_documented_form_parses() {
         "weft bench web db",
         "weft bench web db --network n --only tcp,udp --streams 8 --sizes 64,1400 --json",
         "weft bench --self --quick",
+        "weft bench --self --only iperf3,redis,http",
         "weft bench --serve db",
         "weft bench --self --underlay all --contender weft-sealed,wireguard-go --repeats 7 --seconds 0.5 --plot f.svg",
     ] {
