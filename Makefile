@@ -20,7 +20,7 @@ test: setup-test ## every test: units, properties, simulation, namespaces, Docke
 bench: setup-bench ## weft beside the kernel's VXLAN (plot: target/bench.svg), Docker's bridge and chitchat's gossip, then micro-benchmarks
 	cargo build --release --locked
 	$(ROOT) target/release/weft bench --self --plot target/bench.svg
-	$(ROOT) cargo bench --locked -p weft --bench attach --bench bridge
+	$(ROOT) cargo bench --locked -p weft --bench attach --bench bridge --bench scale
 	cargo bench --locked -p weft-dataplane --bench checksum --bench engine --bench fdb --bench offload --bench seal
 	cargo run --release --manifest-path benches/ciphers/Cargo.toml -- --bench
 	cargo run --release --manifest-path benches/gossip/Cargo.toml

@@ -43,8 +43,8 @@ struct Options {
     /// Endpoints elsewhere that agents at rest know of
     #[arg(long, value_delimiter = ',', default_value = "0,500,2000,50000")]
     endpoints: Vec<usize>,
-    /// How long rest is measured, seconds
-    #[arg(long, default_value_t = 30)]
+    /// How long rest is measured, seconds; agents audit themselves every 30
+    #[arg(long, default_value_t = 60)]
     rest: u64,
     /// The program that agents are started from, if not the one built with this benchmark
     #[arg(long, default_value = env!("CARGO_BIN_EXE_weft"))]

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 #[command(name = "gossip")]
 struct Options {
     /// Sizes of clusters
-    #[arg(long, value_delimiter = ',', default_value = "10,100,500")]
+    #[arg(long, value_delimiter = ',', default_value = "10,100,200")]
     nodes: Vec<usize>,
     /// Records of each node
     #[arg(long, default_value_t = 50)]
