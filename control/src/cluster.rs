@@ -129,7 +129,7 @@ pub struct Cluster {
     removed_by_age: BTreeSet<(UnixMillis, NetworkId)>,
     endpoints: BTreeMap<EndpointId, Own>,
     /// Addresses held for endpoints to come, and until when.
-    holds: BTreeMap<(NetworkId, IpAddr), Instant>,
+    holds: BTreeMap<(NetworkId, IpAddr), holds::Held>,
     views: BTreeMap<NodeId, View>,
     unheard: Unheard,
     book: Book,

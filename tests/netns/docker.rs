@@ -173,7 +173,7 @@ fn a_container_of_a_bridge_network_of_weft_publishes_ports_as_any_other_and_the_
     clean(a);
 }
 
-const RUN: &str = "run -d --name web --network app bb:1 sleep 3600";
+const RUN: &str = "run -d --name web --network app --ip 10.5.0.77 bb:1 sleep 3600";
 const REMOVE: &str = "rm -f web";
 /// Points at which the agent is killed, and the command during which it comes to them.
 const DEATHS: [(&str, &str); 7] = [

@@ -31,6 +31,14 @@ pub(super) struct Hold {
     pub(super) ip: Option<IpAddr>,
 }
 
+/// An address that is held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    until: Instant,
+    /// Whether it was before the start: who asked for it may not have heard of it.
+    is_old: bool,
+}
+
 impl Cluster {
     /// Asks for an address of the subnet to be held; the outcome comes as [`ClusterEvent::Held`](super::ClusterEvent).
     /// It is held for a minute: [`Cluster::attach_held`] makes it an endpoint's.
@@ -71,8 +79,8 @@ impl Cluster {
             fixed.iter().filter_map(|&ip| Some((ip, self.holds.remove(&(network, ip))?))).collect();
         held.iter().for_each(|(ip, _)| self.untake(network, *ip));
         self.attach(now, wish).inspect_err(|_| {
-            for (ip, until) in held {
-                self.take_hold(network, ip, until);
+            for (ip, held) in held {
+                self.take_hold(network, ip, held);
             }
         })
     }
@@ -92,10 +100,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Goes on with the hold of an address for whoever asks for it once more, as the answer was lost; whether it is held.
+    /// Goes on with a hold from before the start for who asks for the address once more, as the answer was lost with that;
+    /// false where there is none.
     pub fn hold_on(&mut self, now: Instant, network: NetworkId, ip: IpAddr) -> bool {
-        let held = self.holds.get_mut(&(network, ip));
-        held.map(|until| *until = now + HOLD).is_some()
+        let held = self.holds.get_mut(&(network, ip)).filter(|held| held.is_old);
+        held.map(|held| *held = Held { until: now + HOLD, is_old: false }).is_some()
     }
 
     /// Ends all holds: whoever was to come for them is gone. What cannot be made durable ends in its time.
@@ -121,7 +130,7 @@ impl Cluster {
         let held = network.with_prefix(ip);
         let row = ledger::put(Table::Holds, rest_key(id, pool, number), Vec::new());
         self.ledger.commit("address-hold", vec![row])?;
-        self.take_hold(id, ip, now + HOLD);
+        self.take_hold(id, ip, Held { until: now + HOLD, is_old: false });
         Ok(held)
     }
 
@@ -138,14 +147,14 @@ impl Cluster {
             }
         }
         for (id, ip) in held {
-            self.take_hold(id, ip, now + HOLD);
+            self.take_hold(id, ip, Held { until: now + HOLD, is_old: true });
         }
         Ok(())
     }
 
     /// Ends holds whose endpoint has not come.
     pub(super) fn end_holds(&mut self, now: Instant) {
-        let over = self.holds.iter().filter(|(_, until)| **until <= now);
+        let over = self.holds.iter().filter(|(_, held)| held.until <= now);
         for (network, ip) in over.map(|(place, _)| *place).collect::<Vec<_>>() {
             tracing::info!(%network, %ip, "nobody came for an address that was held");
             if let Err(fault) = self.release_hold(network, ip) {
@@ -155,10 +164,10 @@ impl Cluster {
         }
     }
 
-    fn take_hold(&mut self, network: NetworkId, ip: IpAddr, until: Instant) {
+    fn take_hold(&mut self, network: NetworkId, ip: IpAddr, held: Held) {
         if let Some(known) = self.networks.get_mut(&network) {
             known.take(ip, NOBODY);
-            self.holds.insert((network, ip), until);
+            self.holds.insert((network, ip), held);
         }
     }
 

@@ -95,7 +95,8 @@ impl Wish {
             Kind::Known(network) if wish.is_engine_addressed() => {
                 Err(WishError::Addresses(shortened(network)))
             }
-            Kind::Local(driver) if !wish.is_engine_addressed() && !wish.subnets.is_empty() => {
+            // Without any from the engine weft would choose some that the engine uses.
+            Kind::Local(driver) if !wish.is_engine_addressed() => {
                 Err(WishError::LocalAddresses(driver.clone()))
             }
             _ => Ok(wish),

@@ -102,7 +102,7 @@ impl Node {
             Ok(Found::Own(address)) => answer(reply, address),
             Ok(Found::Later(network)) => self.park(network, Call::RequestAddress(call), reply),
             Ok(Found::Free(network, subnet, ip)) => {
-                if let Some(ip) = ip.filter(|ip| self.hold_on(network, *ip)) {
+                if let Some(ip) = ip.filter(|ip| self.cluster.hold_on(now(), network, *ip)) {
                     return answer(reply, shown(ip, subnet));
                 }
                 let holder = ip.and_then(|ip| self.docker_holder(network, ip));
@@ -117,16 +117,6 @@ impl Node {
             }
             Err(refusal) => answer(reply, Err(refusal)),
         }
-    }
-
-    /// Goes on with a hold that the engine asks for once more. It has not heard of it, or two containers are to have the
-    /// address: then the one whose endpoint comes later gives it back, and the other one keeps it.
-    fn hold_on(&mut self, network: NetworkId, ip: IpAddr) -> bool {
-        let held = self.cluster.hold_on(now(), network, ip);
-        if held {
-            self.expect_return(network, ip);
-        }
-        held
     }
 
     /// Looks whether a container whose address is asked for again is gone, for which the kernel takes its time.
@@ -207,15 +197,13 @@ impl Node {
 
     /// Notes the addresses of an endpoint that is removed: the engine releases them once more, when others may have them.
     pub(super) fn note_returned(&mut self, sandbox: SandboxId) {
-        let Some(lease) = self.lease_of(sandbox) else { return };
-        lease.addresses.iter().for_each(|net| self.expect_return(lease.network, net.addr()));
-    }
-
-    /// Notes that the next release of an address means nothing.
-    fn expect_return(&mut self, network: NetworkId, ip: IpAddr) {
         let present = now();
-        self.docker.returned.retain(|(_, _, since)| present - *since < RETURN);
-        self.docker.returned.push((network, ip, present));
+        let returned = &mut self.docker.returned;
+        returned.retain(|(_, _, since)| present - *since < RETURN);
+        if let Some(lease) = self.lease_of(sandbox) {
+            let addresses = lease.addresses.iter().map(|net| (lease.network, net.addr(), present));
+            self.docker.returned.extend(addresses);
+        }
     }
 
     /// Whether an address was given back with its endpoint just now; asked once.
