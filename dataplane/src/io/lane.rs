@@ -168,8 +168,8 @@ impl Lane {
                 self.outbox.flush(frames, &self.sockets, counters);
             }
             let sealed = self.outbox.push_sealed(vtep.address, socket, len, |datagram| {
-                plan.write(index, &mut datagram[seal::HEADER_LEN..len - seal::TAG_LEN]);
-                reserved.seal(vtep.vni, plan.checksum(), network, datagram)
+                let rest = plan.write_front(index, &mut datagram[seal::HEADER_LEN..len - seal::TAG_LEN]);
+                reserved.seal_gathered(vtep.vni, plan.checksum(), network, datagram, rest)
             });
             match sealed {
                 Ok(()) => counters.add(Counter::SealedOut, 1),

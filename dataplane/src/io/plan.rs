@@ -1,7 +1,7 @@
 //! The inner frames that a frame from a TAP becomes, not yet written anywhere.
 
 use crate::offload::{Split, SplitError, finish_checksum, is_partial};
-use crate::seal::InnerChecksum;
+use crate::seal::{self, InnerChecksum};
 use crate::wire::ethernet::Ethernet;
 use crate::wire::vnet::VnetHeader;
 
@@ -89,17 +89,22 @@ impl<'f> Plan<'f> {
         }
     }
 
-    /// Writes inner frame `i` to `out`, which has its length.
+    /// Writes the first octets of inner frame `i` to `out`, which has room for all of it, and returns the others,
+    /// which stay where they were read. Whole blocks of the cipher are written, as a block in two parts costs more.
     #[inline]
-    pub(crate) fn write(&self, i: usize, out: &mut [u8]) {
+    pub(crate) fn write_front(&self, i: usize, out: &mut [u8]) -> &'f [u8] {
         match self {
-            Self::Whole { frame, .. } => out.copy_from_slice(frame),
+            Self::Whole { frame, .. } => frame,
             Self::Segments(split) => {
                 let header_len = match self.checksum() {
                     InnerChecksum::Partial => split.write_partial_header(i, out),
                     InnerChecksum::Whole => split.write_header(i, out),
                 };
-                out[header_len..].copy_from_slice(split.payload(i));
+                let payload = split.payload(i);
+                let filling = header_len.next_multiple_of(seal::BLOCK_LEN) - header_len;
+                let (front, rest) = payload.split_at(filling.min(payload.len()));
+                out[header_len..header_len + front.len()].copy_from_slice(front);
+                rest
             }
         }
     }

@@ -8,6 +8,8 @@ use crate::wire::Vni;
 pub const HEADER_LEN: usize = 16;
 /// Octets of the tag behind the ciphertext.
 pub const TAG_LEN: usize = 16;
+/// Octets of a block of the cipher.
+pub const BLOCK_LEN: usize = 16;
 /// Octets a datagram has besides the inner frame.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// What sealing takes from the underlay's MTU over IPv4: IP 20 + UDP 8 + header 16 + inner Ethernet 14 + tag 16.

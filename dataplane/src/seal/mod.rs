@@ -23,7 +23,7 @@ mod sealer;
 mod tests;
 mod window;
 
-pub use header::{HEADER_LEN, Header, InnerChecksum, OVERHEAD, OVERHEAD_V4, OVERHEAD_V6, TAG_LEN};
+pub use header::{BLOCK_LEN, HEADER_LEN, Header, InnerChecksum, OVERHEAD, OVERHEAD_V4, OVERHEAD_V6, TAG_LEN};
 pub use key::Key;
 pub use opener::{Opened, Opener, TRAIN_MAX};
 pub use peer::{PeerSpec, PeerTotals, ReceiveSession, SendSession};

@@ -140,14 +140,32 @@ impl Reserved<'_> {
         network: &[u8; 16],
         datagram: &mut [u8],
     ) -> Result<(), Spent> {
+        self.seal_gathered(vni, checksum, network, datagram, &[])
+    }
+
+    /// As [`Reserved::seal`], where only the frame's first octets stand behind the header, and `rest` is the others,
+    /// which are sealed from where they are.
+    ///
+    /// # Errors
+    /// As [`Reserved::seal`]; also where `rest` is longer than what lies between header and tag.
+    #[inline]
+    pub fn seal_gathered(
+        &mut self,
+        vni: Vni,
+        checksum: InnerChecksum,
+        network: &[u8; 16],
+        datagram: &mut [u8],
+        rest: &[u8],
+    ) -> Result<(), Spent> {
         let counter = self.draw()?;
-        let (header, rest) = datagram.split_first_chunk_mut::<HEADER_LEN>().ok_or(Spent)?;
-        let (frame, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(Spent)?;
-        *header = Header { checksum, vni, session: self.sealer.index, counter }.emit();
-        let associated = Aad::from(associated(header, network));
-        let sealed = self.sealer.aead.seal_in_place_separate_tag(nonce(counter), associated, frame);
-        tag.copy_from_slice(sealed.map_err(|_| Spent)?.as_ref());
-        Ok(())
+        let (octets, sealed) = datagram.split_first_chunk_mut::<HEADER_LEN>().ok_or(Spent)?;
+        let front = sealed.len().checked_sub(rest.len() + TAG_LEN).ok_or(Spent)?;
+        let (front, sealed) = sealed.split_at_mut(front);
+        let header = Header { checksum, vni, session: self.sealer.index, counter }.emit();
+        let associated = Aad::from(associated(&header, network));
+        let done = self.sealer.aead.seal_in_place_scatter(nonce(counter), associated, front, rest, sealed);
+        *octets = header;
+        done.map_err(|_| Spent)
     }
 
     fn draw(&mut self) -> Result<u64, Spent> {

@@ -161,6 +161,9 @@ fn nothing_is_sealed_beyond_what_was_reserved_or_without_room() {
     assert_eq!(seal(&mut [0; OVERHEAD - 1]), Err(Spent));
     assert_eq!(seal(&mut [0; OVERHEAD]), Ok(()));
     assert_eq!(seal(&mut [0; OVERHEAD]), Err(Spent));
+    let mut reserved = sealer.reserve(QUEUE, 1).expect("new");
+    let short = reserved.seal_gathered(vni(42), InnerChecksum::Whole, &NETWORK, &mut [0; OVERHEAD], &[7]);
+    assert_eq!(short, Err(Spent));
 }
 
 #[test]
@@ -178,6 +181,20 @@ proptest! {
         let sealed = seal(&sealer(), QUEUE, &frame);
         prop_assert_eq!(&sealed, &by_oracle(counter(QUEUE, 0), &frame));
         prop_assert_eq!(open(&opener(), &sealed), Some(frame));
+    }
+
+    #[test]
+    fn a_frame_is_sealed_alike_wherever_its_octets_stand(
+        frame in vec(any::<u8>(), 0..3000),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (front, rest) = frame.split_at(cut.index(frame.len() + 1));
+        let mut datagram = [&[0; HEADER_LEN], front, &vec![0; rest.len()], &[0; TAG_LEN]].concat();
+        let sealer = sealer();
+        let mut reserved = sealer.reserve(QUEUE, 1).expect("far from spent");
+        let done = reserved.seal_gathered(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram, rest);
+        prop_assert_eq!(done, Ok(()));
+        prop_assert_eq!(datagram, by_oracle(counter(QUEUE, 0), &frame));
     }
 
     #[test]
