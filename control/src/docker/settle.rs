@@ -136,7 +136,9 @@ pub fn settle(seen: Seen<'_>) -> (Vec<Step>, Vec<Obstacle>) {
             Verdict::Cannot(obstacle) => obstacles.push(obstacle),
         }
     }
-    if !seen.cluster.is_empty() && !seen.engine.iter().any(|network| network.name == GATEWAY) {
+    // Before the first network: whoever makes one runs containers in it at once, and an engine without a way out makes
+    // it then, where addresses of the cluster may be.
+    if !seen.engine.iter().any(|network| network.name == GATEWAY) {
         steps.push(Step::Gateway);
     }
     let there = seen.there();
@@ -375,12 +377,11 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_without_a_way_out_gets_one_with_the_first_network() {
-        let mut world = World::new(&[], &[('2', Binding::Bound(APP))], &[(APP, "app")]);
+    fn an_engine_without_a_way_out_gets_one_before_the_first_network() {
+        let mut world = World::new(&[], &[], &[]);
+        assert_eq!(world.steps(), []);
         world.engine.clear();
         assert_eq!(world.steps(), [Step::Gateway]);
-        world.cluster.clear();
-        assert_eq!(world.steps(), []);
     }
 
     #[test]
