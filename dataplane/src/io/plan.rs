@@ -80,7 +80,7 @@ impl<'f> Plan<'f> {
         }
     }
 
-    /// What [`Plan::write`] leaves in the checksum field.
+    /// What [`Plan::write_front`] leaves in the checksum field.
     pub(crate) fn checksum(&self) -> InnerChecksum {
         match self {
             Self::Whole { checksum, .. } => *checksum,
