@@ -26,6 +26,7 @@ use crate::traffic::Station;
 
 /// What configures it (`wireguard-tools`).
 const TOOL: &str = "wg";
+/// Of the first one; each has its own, as several may run on one host.
 const PORT: u16 = 51820;
 /// What fits an underlay of 1,500 octets: 80 of IPv6, UDP and WireGuard come around a packet.
 const MTU: u32 = 1420;
@@ -129,6 +130,7 @@ struct Peer<'r> {
     sandbox: Namespace,
     device: String,
     address: IpAddr,
+    port: u16,
     private_key: PathBuf,
     public_key: String,
 }
@@ -176,6 +178,7 @@ fn peer<'r>(
         sandbox: Namespace::create()?,
         device,
         address: Ipv4Addr::new(10, 253, *subnet, number).into(),
+        port: PORT + u16::from(*subnet),
         private_key,
         public_key: tool(&["pubkey"], &key)?,
     })
@@ -201,9 +204,9 @@ fn start(implementation: &Implementation, peer: &Peer<'_>, rig: &Rig) -> Result<
 
 /// Tells one end of the other, and puts its device into the sandbox.
 fn join(near: &Peer<'_>, far: &Peer<'_>, runtime: &Runtime) -> Result<()> {
-    let endpoint = format!("{}:{PORT}", far.host.address);
+    let endpoint = format!("{}:{}", far.host.address, far.port);
     let key = near.private_key.to_string_lossy();
-    let (port, subnet) = (PORT.to_string(), IpNet::new(far.address, 24)?.trunc().to_string());
+    let (port, subnet) = (near.port.to_string(), IpNet::new(far.address, 24)?.trunc().to_string());
     let interface = ["set", &near.device, "private-key", &key, "listen-port", &port];
     let peer = ["peer", &far.public_key, "endpoint", &endpoint, "allowed-ips", &subnet];
     near.host.namespace.run(|| tool(&[interface, peer].concat(), ""))??;
