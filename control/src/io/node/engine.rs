@@ -322,7 +322,7 @@ impl Node {
             engine.shown.insert(id);
             return;
         };
-        if let Err(refusal) = self.remove_for_docker(network, None) {
+        if let Err(refusal) = self.remove_for_docker(network) {
             tracing::warn!(%network, fault = refusal.message, "a network that was removed in the engine stays");
         }
         self.drain_cluster();

@@ -26,7 +26,7 @@ impl Node {
     /// Brings back what was there before the agent ended, however it ended; [`Node::recovered`] tells when.
     pub(crate) fn recover(&mut self) {
         let sandboxes: Vec<_> = self.sandboxes.iter().cloned().collect();
-        let handed = self.handed_over();
+        let handed = self.handed_over(None);
         self.worker.hand(move |bench| {
             let lost: Vec<_> =
                 sandboxes.iter().filter(|sandbox| !comes_back(bench, sandbox)).map(|s| s.id).collect();

@@ -60,13 +60,15 @@ impl Node {
         self.docker.endpoint_of(holder).cloned()
     }
 
-    /// Near ends of interfaces that containers have, with where they are; children of a link have none.
-    pub(in crate::io::node) fn handed_over(&self) -> Vec<(EndpointId, Place)> {
+    /// Near ends of interfaces that containers have, in one network or in all, with where they are; children of a link
+    /// have none.
+    pub(in crate::io::node) fn handed_over(&self, network: Option<NetworkId>) -> Vec<(EndpointId, Place)> {
         let handed = self.sandboxes.iter().filter(|sandbox| sandbox.origin == Origin::Docker);
         let handed: BTreeSet<EndpointId> =
             handed.flat_map(|sandbox| sandbox.interfaces.keys().copied()).collect();
         let settled = |own: &OwnEndpoint| {
-            handed.contains(&own.lease.endpoint)
+            network.is_none_or(|network| own.lease.network == network)
+                && handed.contains(&own.lease.endpoint)
                 && !self.fresh.contains(&own.lease.endpoint)
                 && !self.local.has_parent(own.lease.network)
         };
@@ -83,11 +85,7 @@ impl Node {
         network: Option<NetworkId>,
         then: impl FnOnce(&mut Self) + Send + 'static,
     ) {
-        let concerns = |own: &OwnEndpoint| network.is_none_or(|network| own.lease.network == network);
-        let concerned: BTreeSet<EndpointId> =
-            self.own_endpoints().filter(concerns).map(|own| own.lease.endpoint).collect();
-        let mut handed = self.handed_over();
-        handed.retain(|(endpoint, _)| concerned.contains(endpoint));
+        let handed = self.handed_over(network);
         if handed.is_empty() {
             return then(self);
         }
@@ -102,7 +100,7 @@ impl Node {
 
     /// Gives up these endpoints, if they are still as they were.
     pub(in crate::io::node) fn forget_lost(&mut self, lost: &BTreeSet<EndpointId>) {
-        let still: BTreeSet<EndpointId> = self.handed_over().into_iter().map(|(id, _)| id).collect();
+        let still: BTreeSet<EndpointId> = self.handed_over(None).into_iter().map(|(id, _)| id).collect();
         let is_lost =
             |own: &OwnEndpoint| lost.contains(&own.lease.endpoint) && still.contains(&own.lease.endpoint);
         let sandboxes: Vec<SandboxId> = self.own_endpoints().filter(is_lost).map(|own| own.sandbox).collect();

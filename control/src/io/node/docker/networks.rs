@@ -239,7 +239,7 @@ impl Node {
         if self.local.definition(network).is_none() {
             return;
         }
-        if let Err(refusal) = self.remove_for_docker(network, None) {
+        if let Err(refusal) = self.remove_for_docker(network) {
             tracing::warn!(docker = id.short(), %network, fault = refusal.message, "a network of Docker stays");
         }
     }

@@ -38,7 +38,7 @@ impl Node {
     /// Answers when the kernel has done its part: the next network may want the same bridge or subnet.
     fn delete_local_docker_network(&mut self, id: &DockerId, network: NetworkId, reply: Reply) {
         let errand = self.errands.begin();
-        if let Err(refusal) = self.remove_for_docker(network, Some(errand)) {
+        if let Err(refusal) = self.remove_local_for_docker(network, Some(errand)) {
             return answer(reply, Err(refusal));
         }
         self.forget_docker_network(id);
@@ -49,10 +49,10 @@ impl Node {
     /// Answers as soon as the removal is written down. The rest is in no other network's way, and done by the next start
     /// where this one does not come to it.
     fn delete_clusters_docker_network(&mut self, id: &DockerId, network: NetworkId, reply: Reply) {
-        match self.cluster.remove_network(now(), network) {
-            Ok(()) | Err(ClusterError::Network(NetworkError::NoNetwork(_))) => answer(reply, done()),
-            Err(fault) => return answer(reply, Err(fault.into())),
+        if let Err(refusal) = self.remove_from_cluster(network) {
+            return answer(reply, Err(refusal));
         }
+        answer(reply, done());
         self.forget_docker_network(id);
         self.drain_cluster();
         self.settle_for(network, Purpose::Removal, None);
@@ -65,24 +65,27 @@ impl Node {
     }
 
     /// Removes a network of this host, or of all, and has the kernel follow; one that is gone is removed already.
-    pub(in crate::io::node) fn remove_for_docker(
-        &mut self,
-        network: NetworkId,
-        errand: Option<Errand>,
-    ) -> Result<(), Refusal> {
+    pub(in crate::io::node) fn remove_for_docker(&mut self, network: NetworkId) -> Result<(), Refusal> {
         if self.local.definition(network).is_some() {
-            self.local.remove(network).map_err(|fault| refused(explain(&fault)))?;
-            self.settle_bridges(Purpose::Removal, errand);
-            self.settle_firewall();
-            return Ok(());
+            return self.remove_local_for_docker(network, None);
         }
+        self.remove_from_cluster(network)?;
+        self.drain_cluster();
+        self.settle_for(network, Purpose::Removal, None);
+        Ok(())
+    }
+
+    fn remove_local_for_docker(&mut self, network: NetworkId, errand: Option<Errand>) -> Result<(), Refusal> {
+        self.local.remove(network).map_err(|fault| refused(explain(&fault)))?;
+        self.settle_bridges(Purpose::Removal, errand);
+        self.settle_firewall();
+        Ok(())
+    }
+
+    /// Writes the removal down; a network that is gone is removed already.
+    fn remove_from_cluster(&mut self, network: NetworkId) -> Result<(), Refusal> {
         match self.cluster.remove_network(now(), network) {
-            Ok(()) => {
-                self.drain_cluster();
-                self.settle_for(network, Purpose::Removal, errand);
-                Ok(())
-            }
-            Err(ClusterError::Network(NetworkError::NoNetwork(_))) => Ok(()),
+            Ok(()) | Err(ClusterError::Network(NetworkError::NoNetwork(_))) => Ok(()),
             Err(fault) => Err(fault.into()),
         }
     }
