@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use weft::rig::{Blueprint, Rig, Wiring};
 use weft::traffic::Station;
-use weft_control::api::{NetworkCreate, Sandbox};
+use weft_control::api::Sandbox;
 
 use environment::say;
 use offloads::Offloads;
@@ -128,13 +128,7 @@ fn passes(pair: &Pair, row: &str, octets: u64, rig: &Rig) -> Result<bool> {
 /// A network and a sandbox in it on either host.
 fn pair(rig: &Rig, network: Network) -> Result<Pair> {
     let name = name(network);
-    let sealed = (network == Network::Sealed).then(|| ("encrypted".to_owned(), String::new()));
-    let (driver, options) = ("overlay".to_owned(), sealed.into_iter().collect());
-    rig.create_network(
-        0,
-        &NetworkCreate { name: name.clone(), driver, options, ..NetworkCreate::default() },
-    )?;
-    rig.await_network(1, &name, START_LIMIT)?;
+    rig.create_overlay(&name, network == Network::Sealed, START_LIMIT)?;
     let sandboxes = [format!("{name}-near"), format!("{name}-far")];
     let ends = [rig.station(0, &name, &sandboxes[0])?, rig.station(1, &name, &sandboxes[1])?];
     rig.ends(&ends[0], &ends[1]).ping(START_LIMIT)?.context("the far end does not answer")?;

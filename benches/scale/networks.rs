@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use weft::rig::{Blueprint, Rig, Wiring};
 use weft::traffic::{Ends, Station, Throughput, median};
-use weft_control::api::NetworkCreate;
 
 use crate::Options;
 use crate::balance::Ledger;
@@ -39,15 +38,7 @@ fn pairs(rig: &Rig, options: &Options, sealed: bool) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for number in 0..options.networks {
         let name = format!("n{number}");
-        let sealing = sealed.then(|| ("encrypted".to_owned(), String::new()));
-        let request = NetworkCreate {
-            name: name.clone(),
-            driver: "overlay".to_owned(),
-            options: sealing.into_iter().collect(),
-            ..NetworkCreate::default()
-        };
-        rig.create_network(0, &request)?;
-        rig.await_network(1, &name, LIMIT)?;
+        rig.create_overlay(&name, sealed, LIMIT)?;
         for pair in 0..options.pairs {
             let end = |host, letter: char| rig.station(host, &name, &format!("{name}-{pair}{letter}"));
             pairs.push([end(0, 'a')?, end(1, 'b')?]);
@@ -89,8 +80,8 @@ struct Turns {
 
 impl Turns {
     fn add(&mut self, one: Ends<'_>, all: &[Ends<'_>], time: Duration) -> Result<()> {
-        self.alone.push(sum(&Ends::tcp_at_once(&[one], time)?));
-        let streams = Ends::tcp_at_once(all, time)?;
+        self.alone.push(sum(&Ends::tcp_at_once(&[one], 1, time)?));
+        let streams = Ends::tcp_at_once(all, 1, time)?;
         self.together.push(sum(&streams));
         self.fairness.push(jain(&streams));
         Ok(())

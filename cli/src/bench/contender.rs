@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use weft_control::api::NetworkCreate;
 
 use super::report::ContenderShown;
 use super::wireguard::{self, Tunnel};
@@ -73,9 +72,9 @@ impl Contender {
 /// Makes one on a rig of two hosts whose agents run.
 pub(super) fn make(name: ContenderName, rig: &Rig) -> Result<Contender> {
     match name {
-        ContenderName::WeftClear => Ok(Contender::between("weft-clear", None, weft(rig, "clear", &[])?)),
+        ContenderName::WeftClear => Ok(Contender::between("weft-clear", None, weft(rig, "clear", false)?)),
         ContenderName::WeftSealed => {
-            let stations = weft(rig, "sealed", &[("encrypted", "")])?;
+            let stations = weft(rig, "sealed", true)?;
             Ok(Contender::between("weft-sealed", Some(SEALED_BY), stations))
         }
         ContenderName::KernelVxlan => Ok(Contender::between(KERNEL, None, rig.kernel_stations(0, 1)?)),
@@ -86,14 +85,9 @@ pub(super) fn make(name: ContenderName, rig: &Rig) -> Result<Contender> {
     }
 }
 
-/// A network of `options`, and a sandbox in it on either host.
-fn weft(rig: &Rig, name: &str, options: &[(&str, &str)]) -> Result<[Station; 2]> {
-    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let (name, driver) = (name.to_owned(), "overlay".to_owned());
-    let request = NetworkCreate { name, driver, options, ..NetworkCreate::default() };
-    let name = &request.name;
-    rig.create_network(0, &request)?;
-    rig.await_network(1, name, START_LIMIT)?;
+/// A network, and a sandbox in it on either host.
+fn weft(rig: &Rig, name: &str, sealed: bool) -> Result<[Station; 2]> {
+    rig.create_overlay(name, sealed, START_LIMIT)?;
     Ok([rig.station(0, name, &format!("{name}-near"))?, rig.station(1, name, &format!("{name}-far"))?])
 }
 

@@ -26,6 +26,18 @@ impl Rig {
         client.read(&format!("/networks/{}", segment(&request.name))).map_err(words)
     }
 
+    /// Makes an overlay network through the first host's agent and waits until all others know it.
+    ///
+    /// # Errors
+    /// What the agent says, or others do not learn of it within `limit`.
+    pub fn create_overlay(&self, name: &str, sealed: bool, limit: Duration) -> Result<()> {
+        let options = sealed.then(|| ("encrypted".to_owned(), String::new())).into_iter().collect();
+        let (name, driver) = (name.to_owned(), "overlay".to_owned());
+        let request = NetworkCreate { name, driver, options, ..NetworkCreate::default() };
+        self.create_network(0, &request)?;
+        (1..self.hosts.len()).try_for_each(|host| self.await_network(host, &request.name, limit))
+    }
+
     /// Waits until a host's agent knows a network.
     ///
     /// # Errors

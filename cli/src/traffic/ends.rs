@@ -56,13 +56,7 @@ impl Ends<'_> {
     /// # Errors
     /// No connection, or one broke.
     pub fn tcp(&self, streams: usize, time: Duration) -> Result<Throughput> {
-        let sink = self.to.listen_tcp(streams)?;
-        let sources = self.from.connect_tcp(sink.at, streams)?;
-        let measured = self.interrupt.unless_interrupted(move || {
-            pump_all(sources, time)?;
-            sink.finish()
-        })?;
-        measured.context("send TCP streams")
+        Self::tcp_at_once(&[*self], streams, time)?.pop().context("there are no ends")
     }
 
     /// Datagrams of one size at a rate (0: as many as go) for `time`.
@@ -113,16 +107,17 @@ impl Ends<'_> {
         Ok(trips)
     }
 
-    /// One TCP stream of each pair of ends, all at the same time, as fast as they go for `time`; what arrived of each.
+    /// So many TCP streams of each pair of ends, all at the same time, as fast as they go for `time`; what arrived of each
+    /// pair.
     ///
     /// # Errors
     /// No connection, or one broke.
-    pub fn tcp_at_once(pairs: &[Self], time: Duration) -> Result<Vec<Throughput>> {
+    pub fn tcp_at_once(pairs: &[Self], streams: usize, time: Duration) -> Result<Vec<Throughput>> {
         let interrupt = pairs.first().context("there are no ends")?.interrupt;
         let (mut sinks, mut sources) = (Vec::new(), Vec::new());
         for pair in pairs {
-            let sink = pair.to.listen_tcp(1)?;
-            sources.append(&mut pair.from.connect_tcp(sink.at, 1)?);
+            let sink = pair.to.listen_tcp(streams)?;
+            sources.append(&mut pair.from.connect_tcp(sink.at, streams)?);
             sinks.push(sink);
         }
         let measured = interrupt.unless_interrupted(move || {
