@@ -71,7 +71,7 @@ impl Sealing {
     fn seal(&mut self, datagram: &mut [u8]) {
         let (vni, checksum) = (Vni::from_octets([0, 0, 42]), InnerChecksum::Partial);
         debug_assert!(datagram.len() >= HEADER_LEN + TAG_LEN);
-        while self.reserved.seal(vni, checksum, &NETWORK, datagram).is_err() {
+        while self.reserved.seal(vni, checksum, &NETWORK, datagram, &[]).is_err() {
             self.reserved = match self.sealer.reserve(0, TRAIN) {
                 Ok(reserved) => reserved,
                 Err(_) => return *self = Self::new(),

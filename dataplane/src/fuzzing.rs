@@ -76,7 +76,7 @@ pub fn sealed_datagram(input: &[u8]) {
     let sealer = Sealer::new(send, 1).expect("there is memory");
     let vni = Vni::try_from(42).expect("24 bits");
     let mut reserved = sealer.reserve(0, 1).expect("a fresh session");
-    reserved.seal(vni, InnerChecksum::Whole, &NETWORK, &mut datagram).expect("it has room");
+    reserved.seal(vni, InnerChecksum::Whole, &NETWORK, &mut datagram, &[]).expect("it has room");
     let mut altered = datagram.clone();
     let at = usize::from(*flip) * 37 % (altered.len() * 8);
     altered[at / 8] ^= 1 << (at % 8);

@@ -169,7 +169,7 @@ impl Lane {
             }
             let sealed = self.outbox.push_sealed(vtep.address, socket, len, |datagram| {
                 let rest = plan.write_front(index, &mut datagram[seal::HEADER_LEN..len - seal::TAG_LEN]);
-                reserved.seal_gathered(vtep.vni, plan.checksum(), network, datagram, rest)
+                reserved.seal(vtep.vni, plan.checksum(), network, datagram, rest)
             });
             match sealed {
                 Ok(()) => counters.add(Counter::SealedOut, 1),

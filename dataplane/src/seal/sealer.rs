@@ -126,30 +126,15 @@ impl Reserved<'_> {
         self.worn
     }
 
-    /// Seals `datagram` in place for network `network`, which the receiver knows as `vni`: its first
-    /// [`HEADER_LEN`] octets become the header, its last [`TAG_LEN`] the tag, what lies between is encrypted.
+    /// Seals a frame into `datagram` for network `network`, which the receiver knows as `vni`: the first [`HEADER_LEN`]
+    /// octets become the header, the last [`TAG_LEN`] the tag, what lies between is encrypted. The frame's first octets
+    /// stand there already; `rest`, which may be empty, is the others, which are sealed from where they are.
     ///
     /// # Errors
-    /// The counters drawn are used up, or the datagram has no room for header and tag, or is longer than AES-GCM
+    /// The counters drawn are used up, or the datagram has no room for header, `rest` and tag, or is longer than AES-GCM
     /// allows: it is not sealed and must not be sent.
     #[inline]
     pub fn seal(
-        &mut self,
-        vni: Vni,
-        checksum: InnerChecksum,
-        network: &[u8; 16],
-        datagram: &mut [u8],
-    ) -> Result<(), Spent> {
-        self.seal_gathered(vni, checksum, network, datagram, &[])
-    }
-
-    /// As [`Reserved::seal`], where only the frame's first octets stand behind the header, and `rest` is the others,
-    /// which are sealed from where they are.
-    ///
-    /// # Errors
-    /// As [`Reserved::seal`]; also where `rest` is longer than what lies between header and tag.
-    #[inline]
-    pub fn seal_gathered(
         &mut self,
         vni: Vni,
         checksum: InnerChecksum,

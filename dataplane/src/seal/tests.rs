@@ -119,7 +119,7 @@ fn a_million_seals_of_several_workers_draw_a_million_nonces() {
         while nonces.len() < EACH as usize {
             let mut reserved = sealer.reserve(queue, 46).expect("far from spent");
             let mut datagram = [0; OVERHEAD + 1];
-            while reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram).is_ok() {
+            while reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram, &[]).is_ok() {
                 nonces.push(u64::from_be_bytes(*datagram[8..].first_chunk().expect("eight")));
             }
         }
@@ -157,12 +157,12 @@ fn a_worker_that_has_no_queue_seals_nothing() {
 fn nothing_is_sealed_beyond_what_was_reserved_or_without_room() {
     let sealer = sealer();
     let mut reserved = sealer.reserve(QUEUE, 2).expect("new");
-    let mut seal = |octets: &mut [u8]| reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, octets);
+    let mut seal = |octets: &mut [u8]| reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, octets, &[]);
     assert_eq!(seal(&mut [0; OVERHEAD - 1]), Err(Spent));
     assert_eq!(seal(&mut [0; OVERHEAD]), Ok(()));
     assert_eq!(seal(&mut [0; OVERHEAD]), Err(Spent));
     let mut reserved = sealer.reserve(QUEUE, 1).expect("new");
-    let short = reserved.seal_gathered(vni(42), InnerChecksum::Whole, &NETWORK, &mut [0; OVERHEAD], &[7]);
+    let short = reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut [0; OVERHEAD], &[7]);
     assert_eq!(short, Err(Spent));
 }
 
@@ -192,7 +192,7 @@ proptest! {
         let mut datagram = [&[0; HEADER_LEN], front, &vec![0; rest.len()], &[0; TAG_LEN]].concat();
         let sealer = sealer();
         let mut reserved = sealer.reserve(QUEUE, 1).expect("far from spent");
-        let done = reserved.seal_gathered(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram, rest);
+        let done = reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram, rest);
         prop_assert_eq!(done, Ok(()));
         prop_assert_eq!(datagram, by_oracle(counter(QUEUE, 0), &frame));
     }
@@ -263,7 +263,7 @@ fn seal(sealer: &Sealer, queue: u8, frame: &[u8]) -> Vec<u8> {
 
 fn sealed_by(reserved: &mut Reserved<'_>, frame: &[u8]) -> Vec<u8> {
     let mut datagram = [&[0; HEADER_LEN], frame, &[0; TAG_LEN]].concat();
-    reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram).expect("one was reserved");
+    reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram, &[]).expect("one was reserved");
     datagram
 }
 

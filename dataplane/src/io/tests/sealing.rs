@@ -191,7 +191,7 @@ fn queues_sessions_and_segments_in_one_message_are_told_apart() {
     let by = |sealer: &Sealer, queue| {
         let mut datagram = [&[0; seal::HEADER_LEN], &*frame, &[0; seal::TAG_LEN]].concat();
         let mut reserved = sealer.reserve(queue, 1).expect("new");
-        reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram).expect("reserved");
+        reserved.seal(vni(42), InnerChecksum::Whole, &NETWORK, &mut datagram, &[]).expect("reserved");
         datagram
     };
     let mut stray = by(&current, 0);
@@ -349,7 +349,7 @@ pub(super) fn their_sealer() -> Sealer {
 pub(super) fn seal(sealer: &Sealer, checksum: InnerChecksum, frame: &[u8]) -> Vec<u8> {
     let mut reserved: Reserved<'_> = sealer.reserve(0, 1).expect("new");
     let mut datagram = [&[0; seal::HEADER_LEN], frame, &[0; seal::TAG_LEN]].concat();
-    reserved.seal(vni(42), checksum, &NETWORK, &mut datagram).expect("reserved");
+    reserved.seal(vni(42), checksum, &NETWORK, &mut datagram, &[]).expect("reserved");
     datagram
 }
 
